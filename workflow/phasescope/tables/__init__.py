@@ -1,0 +1,17 @@
+"""Declared schemas, the one reader and writer, and where each number came from."""
+
+from phasescope.tables.files import atomic_file, atomic_folder
+from phasescope.tables.schemas import SCHEMAS, arrow_schema
+from phasescope.tables.store import frame_of, provenance, read, read_table, write_table
+
+__all__ = [
+    "SCHEMAS",
+    "arrow_schema",
+    "atomic_file",
+    "atomic_folder",
+    "frame_of",
+    "provenance",
+    "read",
+    "read_table",
+    "write_table",
+]
