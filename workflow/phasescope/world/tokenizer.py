@@ -1,0 +1,57 @@
+"""A word-level tokenizer in Hugging Face's format: one word, one token, spaces between."""
+
+import json
+from pathlib import Path
+
+PAD, UNK, BOS, EOS, USER, ASSISTANT = SPECIAL_TOKENS = (
+    "<pad>",
+    "<unk>",
+    "<bos>",
+    "<eos>",
+    "<user>",
+    "<assistant>",
+)
+
+# `enable_thinking` and other arguments of larger models' templates are ignored.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %} <user> {{ message.content }}"
+    "{% elif message.role == 'assistant' %} <assistant> {{ message.content }} {{ eos_token }}"
+    "{% else %}{{ raise_exception('roles: user, assistant; not ' + message.role) }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %} <assistant>{% endif %}"
+)
+
+
+def save(words: tuple[str, ...], folder: Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json for `words` (special tokens first) into `folder`.
+
+    Source: `tokenizers` WordLevel model; opened by transformers' PreTrainedTokenizerFast.
+    """
+    from tokenizers import AddedToken, Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+
+    ids = {word: number for number, word in enumerate(words)}
+    backend = Tokenizer(WordLevel(ids, unk_token=UNK))
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
+    )
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "additional_special_tokens": [USER, ASSISTANT],
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": 64,
+        "chat_template": CHAT_TEMPLATE,
+    }
+    folder = Path(folder)
+    (folder / "tokenizer.json").write_text(backend.to_str(pretty=True) + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
