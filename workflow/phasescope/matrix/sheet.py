@@ -1,0 +1,137 @@
+"""The model sheet: one row a model, checked before anything runs."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from phasescope.errors import PhasescopeError
+from phasescope.matrix.validation import explain, first_error, load_schema, unknown
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of a model sheet; see workflow/schemas/sheet.schema.json for each field."""
+
+    id: str
+    parameters_total_billion: float
+    parameters_active_billion: float
+    architecture: str
+    developer: str
+    layers: int
+    hidden_size: int
+    thinking: bool
+    huggingface_id: str | None = None
+    revision: str | None = None
+    folder: str | None = None
+    experts: int | None = None
+    quantized_8: str | None = None
+    quantized_4: str | None = None
+    prompts: str | None = None
+    notes: str | None = None
+
+    def ready_made(self, precision: str) -> str | None:
+        """Hub id of a ready-made quantized model for this precision, if the sheet names one."""
+        return {"8": self.quantized_8, "4": self.quantized_4}.get(precision)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise PhasescopeError(f"{path}: no such model sheet") from None
+    except UnicodeDecodeError as error:
+        raise PhasescopeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    if not text.strip():
+        raise PhasescopeError(f"{path}: empty; a model sheet has a header and one row a model")
+    return text.removesuffix("\n").split("\n")
+
+
+def _number(text: str, kind: type, where: str):
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise PhasescopeError(f"{where}: found {text!r}; allowed: {what}") from None
+
+
+def _header(line: str, path: Path, schema: dict) -> list[str]:
+    columns = line.split("\t")
+    if len(columns) == 1:
+        other = next((name for sep, name in ((",", "commas"), (";", "semicolons"), (" ", "blanks"))
+                      if sep in line), None)
+        if other:
+            raise PhasescopeError(f"{path}: row 1: wrong separator: found {other}; columns are "
+                                  "separated by tabs")
+    for column in columns:
+        if column != column.strip():
+            raise PhasescopeError(f"{path}: row 1: column {column!r} has leading or trailing blanks")
+    twice = {c for c in columns if columns.count(c) > 1}
+    if twice:
+        raise PhasescopeError(f"{path}: row 1: column {sorted(twice)[0]!r} stands twice")
+    for column in columns:
+        if column not in schema["properties"]:
+            raise PhasescopeError(f"{path}: row 1: {unknown(column, schema['properties'], 'column')}")
+    for column in schema["required"]:
+        if column not in columns:
+            raise PhasescopeError(f"{path}: row 1: no column {column!r}; required: "
+                                  f"{', '.join(schema['required'])}")
+    return columns
+
+
+def _row(number: int, line: str, columns: list[str], path: Path, schema: dict) -> Model:
+    cells = line.split("\t")
+    where = f"{path}: row {number}"
+    if len(cells) != len(columns):
+        raise PhasescopeError(f"{where}: found {len(cells)} columns; the header has {len(columns)}")
+    kinds = {"number": float, "integer": int}
+    value = {}
+    for column, cell in zip(columns, cells, strict=True):
+        if cell != cell.strip():
+            raise PhasescopeError(f"{where}, column {column!r}: leading or trailing blanks in {cell!r}")
+        if cell:
+            kind = kinds.get(schema["properties"][column].get("type"))
+            value[column] = _number(cell, kind, f"{where}, column {column!r}") if kind else cell
+    if error := first_error(value, schema):
+        raise PhasescopeError(f"{where}: {explain(error, 'column')}")
+    if bool(value.get("huggingface_id")) == bool(value.get("folder")):
+        raise PhasescopeError(f"{where}, columns 'huggingface_id' and 'folder': "
+                              "exactly one of them is given")
+    return Model(**value | {"thinking": value["thinking"] == "yes"})
+
+
+def read_sheet(path: str | Path) -> list[Model]:
+    """Read and check a model sheet (tab separated, one row a model, in the sheet's order).
+
+    Raises PhasescopeError that names file, row and column, what was found and what is allowed.
+    """
+    path = Path(path)
+    schema = load_schema("sheet")
+    assert set(schema["properties"]) == {f.name for f in fields(Model)}
+    lines = _lines(path)
+    columns = _header(lines[0], path, schema)
+    models: dict[str, Model] = {}
+    rows: dict[str, int] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        model = _row(number, line, columns, path, schema)
+        key = model.id.lower()  # file systems of Macs do not tell case apart
+        if key in models:
+            raise PhasescopeError(f"{path}: row {number}, column 'id': {model.id!r} stands already "
+                                  f"in row {rows[key]}; ids are unique, whatever their case")
+        models[key], rows[key] = model, number
+    if not models:
+        raise PhasescopeError(f"{path}: no row below the header")
+    return list(models.values())
+
+
+def pick(models: list[Model], ids: list[str] | None, path: str, key: str) -> list[Model]:
+    """The models of the given ids in the sheet's order; all for None.
+
+    Raises PhasescopeError for an id that the sheet does not have, and says which it has.
+    """
+    if ids is None:
+        return models
+    known = {m.id for m in models}
+    for found in ids:
+        if found not in known:
+            raise PhasescopeError(f"{key}: no such model {found!r} in {path}; "
+                                  f"it has: {', '.join(m.id for m in models)}")
+    return [m for m in models if m.id in set(ids)]

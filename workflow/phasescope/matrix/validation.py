@@ -1,0 +1,66 @@
+"""JSON schemas of configuration and sheets, and messages that a person understands."""
+
+import difflib
+import json
+from pathlib import Path
+
+import jsonschema
+
+from phasescope.errors import PhasescopeError
+
+SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def load_schema(name: str) -> dict:
+    """One of workflow/schemas/<name>.schema.json."""
+    return json.loads((SCHEMAS / f"{name}.schema.json").read_text())
+
+
+def unknown(found: str, allowed, kind: str) -> str:
+    """One line about a name that is not among the allowed ones, with the nearest of them."""
+    near = difflib.get_close_matches(found, list(allowed), n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown {kind} {found!r}{hint}; allowed: {', '.join(allowed)}"
+
+
+def _rule(schema: dict) -> str:
+    """What a property's schema allows, in words."""
+    if "enum" in schema:
+        return ", ".join(str(v) for v in schema["enum"])
+    words = {"type": "", "pattern": "pattern ", "minimum": "at least ", "maximum": "at most ",
+             "exclusiveMinimum": "more than ", "minLength": "characters, at least ",
+             "minItems": "entries, at least ", "uniqueItems": "no entry twice: "}
+    parts = [f"{words[k]}{v}" for k, v in schema.items() if k in words]
+    return f"{', '.join(parts)} ({schema['description']})" if "description" in schema else ", ".join(parts)
+
+
+def explain(error: jsonschema.ValidationError, kind: str) -> str:
+    """One clear line of a schema violation; `kind` is 'key' or 'column'."""
+    name = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in error.absolute_path)
+    name = name.removeprefix(".")
+    if error.validator == "additionalProperties":
+        allowed = error.schema["properties"]
+        return unknown(sorted(set(error.instance) - set(allowed))[0], allowed, kind)
+    if error.validator == "required":
+        missing = next(k for k in error.validator_value if k not in error.instance)
+        return f"{kind} {missing!r}: empty or missing; allowed: {_rule(error.schema['properties'][missing])}"
+    return f"{kind} {name!r}: found {error.instance!r}; allowed: {_rule(error.schema)}"
+
+
+def first_error(value, schema: dict) -> jsonschema.ValidationError | None:
+    """The violation that speaks most to the point, or none."""
+    errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    return min(errors, key=lambda e: (e.validator == "required", list(map(str, e.absolute_path))), default=None)
+
+
+def validated_config(config: dict, files: list[str]) -> dict:
+    """The configuration with defaults filled in.
+
+    `files` are the configuration files it was merged from, for the message. Raises
+    PhasescopeError with the file, the key, what was found and what is allowed.
+    """
+    schema = load_schema("config")
+    if error := first_error(config, schema):
+        raise PhasescopeError(f"{' + '.join(files)}: {explain(error, 'key')}")
+    defaults = {k: v["default"] for k, v in schema["properties"].items() if "default" in v}
+    return defaults | config
