@@ -1,0 +1,73 @@
+# Each target sets up what it needs in .venv, once. Another Python: PYTHON=python3.12 make demo
+PYTHON ?= python3
+UV ?= uv
+
+BIN := .venv/bin
+STUDY := $(BIN)/snakemake --configfile config/demo.yaml
+
+# Rules that call `python` or `phasescope` find this environment's; pip speaks only of faults.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+# The lock is complete, so pip need not resolve (--no-deps), and `pip check` proves it afterwards.
+# Wheels only: a source build would fetch unpinned build tools. connection-pool has no wheel;
+# setuptools from the lock, installed first, builds it.
+PIP := $(BIN)/python -m pip --quiet
+LOCKED := --require-hashes --no-deps --only-binary :all: --no-binary connection-pool \
+	--no-build-isolation
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
+	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
+
+.PHONY: help setup demo test bench-blas lock clean
+
+help:  ## show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/run.stamp  ## install what a run needs into .venv
+
+demo: .venv/run.stamp  ## run the demonstration study (minutes) and say where its report is
+	@echo "== Running the demonstration study"
+	@$(STUDY)
+	@echo "== Report: reports/demo/index.html"
+
+test: .venv/test.stamp  ## run every test, linter and format check
+	@$(BIN)/python -m pytest
+
+bench-blas: .venv/run.stamp  ## compare mlx's matrix product with and without the fast BLAS
+	@$(BIN)/python benchmarks/bench_blas.py
+
+lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)
+	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or UV=/path/to/uv"; exit 1; }
+	@$(COMPILE) pyproject.toml -o requirements/run.txt >/dev/null
+	@$(COMPILE) --group test -c requirements/run.txt -o requirements/test.txt >/dev/null
+	@echo "== Compiled requirements/run.txt and requirements/test.txt"
+
+clean:  ## remove the demonstration's results and report
+	@rm -rf results/demo reports/demo
+
+.venv/run.stamp: requirements/run.txt pyproject.toml setup.py workflow/phasescope/_fast_blas.c
+	@$(PYTHON) -c 'import sys; v = sys.version_info; ok = (3, 11) <= v < (3, 14); \
+	    ok or print("Phasescope needs Python 3.11 to 3.13, found %d.%d" % v[:2] \
+	        + " ($(PYTHON)). Another one: PYTHON=python3.12 make"); sys.exit(not ok)'
+	@# An interrupted set-up can leave an environment without pip: make it again.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+	    echo "== Creating .venv with $(PYTHON)"; \
+	    $(PYTHON) -m venv .venv || { echo "Debian and Ubuntu: apt install python3-venv"; exit 1; }; }
+	@echo "== Installing the locked packages (about 1 GB; minutes the first time)"
+	@sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt > .venv/setuptools.txt
+	@$(PIP) install $(LOCKED) -r .venv/setuptools.txt
+	@$(PIP) install $(LOCKED) -r requirements/run.txt
+	@echo "== Installing phasescope"
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@$(PIP) check
+	@touch $@
+
+.venv/test.stamp: .venv/run.stamp requirements/test.txt requirements/torch.txt
+	@echo "== Installing the test packages"
+	@$(PIP) install $(LOCKED) -r requirements/test.txt
+	@echo "== Installing torch"
+	@$(PIP) install -r requirements/torch.txt
+	@$(PIP) check
+	@touch $@
