@@ -1,0 +1,32 @@
+"""A cell's weights: mlx-lm's affine quantization, or the source passed through."""
+
+from pathlib import Path
+
+from phasescope.checkpoint.fetch import content_hash, link
+from phasescope.checkpoint.headers import check
+from phasescope.errors import PhasescopeError
+from phasescope.tables.files import atomic_folder
+
+
+def quantize(source: Path, destination: Path, bits: int, group_size: int) -> str:
+    """Quantize the checkpoint folder `source` to `bits` (16 passes through as links).
+
+    Uses mlx_lm.convert, so the recipe is mlx-lm's own (routers stay at 8 bit). Returns the
+    content hash of what was written. Raises PhasescopeError when a tensor's rows do not divide
+    into groups; nothing is left then.
+    """
+    if bits == 16:
+        link(source.resolve(), destination)
+        return content_hash(destination)
+    from mlx_lm import convert
+
+    with atomic_folder(destination) as temporary:
+        try:
+            convert(str(source), str(temporary), quantize=True, q_bits=bits,
+                    q_group_size=group_size)
+        except ValueError as error:
+            raise PhasescopeError(
+                f"{source}: cannot be quantized to {bits} bit in groups of {group_size}: {error}"
+            ) from None
+        check(temporary)
+    return content_hash(destination)
