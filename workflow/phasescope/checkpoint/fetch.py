@@ -1,6 +1,7 @@
 """Bring a checkpoint into a study: links to a local folder, or to the hub's cache."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +22,18 @@ class Checkpoint:
     sha256: str
 
 
+def _file_hash(path: Path) -> str:
+    """SHA-256 of a file; the hub's cache names large files by theirs, checked on download."""
+    target = path.resolve()
+    if target.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", target.name):
+        return target.name
+    return sha256_file(target)
+
+
 def content_hash(folder: Path) -> str:
     """Hash over the names and bytes of config, weights and tokenizer files in a folder."""
-    paths = [p for pattern in PATTERNS for p in folder.glob(pattern)]
-    return sha256_json({p.name: sha256_file(p) for p in sorted(paths)})
+    paths = {p for pattern in PATTERNS for p in folder.glob(pattern)}
+    return sha256_json({p.name: _file_hash(p) for p in paths})
 
 
 def _download(repo: str, revision: str | None) -> Path:

@@ -1,0 +1,84 @@
+"""Loading a checkpoint through mlx-lm, and running it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_map
+from mlx_lm import load
+from mlx_lm.tokenizer_utils import TokenizerWrapper
+from mlx_lm.utils import dequantize_model
+
+from phasescope.checkpoint import check, model_type
+from phasescope.errors import PhasescopeError
+from phasescope.model.adapters import Adapter, adapter_for
+
+
+@dataclass
+class LanguageModel:
+    """A loaded model with its tokenizer and the adapter of its architecture."""
+
+    model: nn.Module
+    tokenizer: TokenizerWrapper
+    adapter: Adapter
+    compute_dtype: str
+
+    @property
+    def stack(self) -> nn.Module:
+        """The module that embeds tokens and runs the blocks."""
+        return self.adapter.owner_of(self.model).model
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The blocks, first to last."""
+        return self.stack.layers
+
+    @property
+    def layer_kinds(self) -> list[str]:
+        """'attention' or 'recurrent' for each block."""
+        return [self.adapter.mixers[self.adapter.mixer_of(b)] for b in self.blocks]
+
+    def final_hidden(self, tokens: mx.array) -> mx.array:
+        """Normed output of the last block for tokens (batch, length): (batch, length, width)."""
+        return self.stack(tokens)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Logits (…, vocabulary) in float32 for normed hidden states (…, width)."""
+        owner = self.adapter.owner_of(self.model)
+        head = owner.lm_head if "lm_head" in owner else self.stack.embed_tokens.as_linear
+        return head(hidden).astype(mx.float32)
+
+
+def _to_float32(model: nn.Module) -> nn.Module:
+    """Dequantize and cast to float32: the CPU backend is slow or unable in anything else."""
+    model = dequantize_model(model)
+    model.update(
+        tree_map(
+            lambda a: a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a,
+            model.parameters(),
+        )
+    )
+    return model
+
+
+def load_model(folder: Path) -> LanguageModel:
+    """Load a checkpoint folder: as it is on Metal, in float32 with the same values on the CPU.
+
+    Raises PhasescopeError for a faulty checkpoint, an architecture without adapter, or weights
+    that do not fit the config.
+    """
+    folder = Path(folder)
+    check(folder)
+    adapter = adapter_for(model_type(folder))
+    try:
+        model, tokenizer = load(str(folder), lazy=True)
+    except (ValueError, KeyError, TypeError) as error:
+        raise PhasescopeError(
+            f"{folder}: mlx-lm cannot load it: {str(error).splitlines()[0]}"
+        ) from None
+    if not mx.metal.is_available():
+        model = _to_float32(model)
+    mx.eval(model.parameters())
+    dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
+    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)))

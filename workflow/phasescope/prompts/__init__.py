@@ -1,0 +1,6 @@
+"""Prompt tables, matched pairs and splits; rendering through the chat template."""
+
+from phasescope.prompts.rendering import render, rendered_hash
+from phasescope.prompts.table import COLUMNS, PromptTable, read_prompts
+
+__all__ = ["COLUMNS", "PromptTable", "read_prompts", "render", "rendered_hash"]

@@ -1,0 +1,114 @@
+"""Prompt tables: one row a prompt, in matched pairs and three disjoint splits."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from phasescope.errors import PhasescopeError
+from phasescope.tables.provenance import sha256_file, sha256_text
+from phasescope.tables.schemas import LABELS, SPLITS
+
+COLUMNS = ("id", "label", "category", "family", "pair", "split", "language", "text", "answer")
+_OPTIONAL = ("answer",)
+
+
+@dataclass(frozen=True)
+class PromptTable:
+    """A checked prompt table: a frame with the columns `COLUMNS`, and the hash of its file."""
+
+    frame: pd.DataFrame
+    sha256: str
+
+    @property
+    def language(self) -> str:
+        """The one language of the table."""
+        return self.frame["language"].iloc[0]
+
+    def subset(self, split: str, limit: int) -> pd.DataFrame:
+        """At most `limit` matched pairs of a split: hazardous rows first, pairs in one order.
+
+        Which pairs are taken depends on their ids alone, so a smaller limit takes a subset.
+        """
+        rows = self.frame[self.frame["split"] == split]
+        order = sorted(rows["pair"].unique(), key=sha256_text)[:limit]
+        rank = {pair: i for i, pair in enumerate(order)}
+        rows = rows[rows["pair"].isin(rank)]
+        rows = rows.assign(_rank=rows["pair"].map(rank), _label=rows["label"].map(LABELS.index))
+        return rows.sort_values(["_label", "_rank"])[list(COLUMNS)].reset_index(drop=True)
+
+
+def _first(mask: pd.Series) -> int:
+    """Line number in the file of the first row that a mask selects."""
+    return int(mask.to_numpy().argmax()) + 2
+
+
+def _check_values(frame: pd.DataFrame, path: Path) -> None:
+    for column, allowed in (("label", LABELS), ("split", SPLITS)):
+        wrong = ~frame[column].isin(allowed)
+        if wrong.any():
+            raise PhasescopeError(
+                f"{path}: row {_first(wrong)}, column {column!r}: found "
+                f"{frame[column][wrong].iloc[0]!r}; allowed: {', '.join(allowed)}"
+            )
+    for column in set(COLUMNS) - set(_OPTIONAL):
+        empty = frame[column].str.strip() == ""
+        if empty.any():
+            raise PhasescopeError(f"{path}: row {_first(empty)}, column {column!r}: empty")
+    if frame["language"].nunique() > 1:
+        raise PhasescopeError(f"{path}: column 'language': found "
+                              f"{', '.join(sorted(frame['language'].unique()))}; one table, one "
+                              "language")
+
+
+def _check_structure(frame: pd.DataFrame, path: Path) -> None:
+    twice = frame["id"].duplicated()
+    if twice.any():
+        raise PhasescopeError(f"{path}: row {_first(twice)}, column 'id': "
+                              f"{frame['id'][twice].iloc[0]!r} stands twice")
+    homes = frame.groupby("text")["split"].transform("nunique") > 1
+    if homes.any():
+        text = frame["text"][homes].iloc[0]
+        found = sorted(frame["split"][frame["text"] == text].unique())
+        raise PhasescopeError(f"{path}: row {_first(homes)}, column 'split': overlapping splits: "
+                              f"the same text stands in {' and '.join(found)}")
+    for pair, rows in frame.groupby("pair", sort=False):
+        labels = sorted(rows["label"])
+        if labels != sorted(LABELS) or rows["split"].nunique() > 1:
+            raise PhasescopeError(
+                f"{path}: row {rows.index[0] + 2}, column 'pair': unmatched pair {pair!r}: found "
+                f"{', '.join(rows['label'] + ' in ' + rows['split'])}; a pair is one hazardous "
+                "and one benign row of the same split"
+            )
+    missing = [s for s in SPLITS if s not in set(frame["split"])]
+    if missing:
+        raise PhasescopeError(f"{path}: column 'split': no row of {', '.join(missing)}; all of "
+                              f"{', '.join(SPLITS)} are needed")
+
+
+def read_prompts(path: str | Path) -> PromptTable:
+    """Read and check a prompt table (tab separated; column `answer` may be left out).
+
+    Raises PhasescopeError naming file, row and column, what was found and what is allowed.
+    """
+    path = Path(path)
+    try:
+        frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False,
+                            quoting=csv.QUOTE_NONE, encoding="utf-8")
+    except FileNotFoundError:
+        raise PhasescopeError(f"{path}: no such prompt table") from None
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise PhasescopeError(f"{path}: not a readable table: {error}") from None
+    unknown = [c for c in frame.columns if c not in COLUMNS]
+    missing = [c for c in COLUMNS if c not in frame.columns and c not in _OPTIONAL]
+    if unknown or missing:
+        raise PhasescopeError(f"{path}: row 1: unknown columns: {', '.join(unknown) or 'none'}, "
+                              f"missing: {', '.join(missing) or 'none'}; allowed, separated by "
+                              f"tabs: {', '.join(COLUMNS)}")
+    if frame.empty:
+        raise PhasescopeError(f"{path}: no row below the header")
+    frame = frame.reindex(columns=list(COLUMNS), fill_value="")
+    _check_values(frame, path)
+    _check_structure(frame, path)
+    return PromptTable(frame, sha256_file(path))
