@@ -5,7 +5,7 @@ from phasescope.model.loading import LanguageModel, load_model
 from phasescope.model.recording import (
     batches,
     next_token_logits,
-    record_residual,
+    record,
     token_log_probabilities,
 )
 from phasescope.model.sites import Site, tapped
@@ -19,7 +19,7 @@ __all__ = [
     "batches",
     "load_model",
     "next_token_logits",
-    "record_residual",
+    "record",
     "tapped",
     "token_log_probabilities",
 ]

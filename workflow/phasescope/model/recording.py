@@ -24,15 +24,16 @@ def right_padded(sequences: Sequence[Sequence[int]]) -> mx.array:
     return mx.array([[*s, *[0] * (longest - len(s))] for s in sequences])
 
 
-def record_residual(
+def record(
     lm: LanguageModel,
+    kind: str,
     sequences: Sequence[Sequence[int]],
     positions: Sequence[Sequence[int]],
     batch_size: int,
 ) -> np.ndarray:
-    """Residual stream after every block at given positions of given token sequences.
+    """Activations at one kind of site in every layer, at given positions of token sequences.
 
-    `positions[i]` are the token indices wanted of `sequences[i]`, the same number for each.
+    `kind` is 'residual' (after the block) or 'mixer' (its mixer's output). `positions[i]` are the token indices wanted of `sequences[i]`, the same number for each.
     Returns float32 of shape (sequences, positions, layers, width).
     """
     layers = range(len(lm.blocks))
@@ -48,7 +49,7 @@ def record_residual(
 
             return function
 
-        with tapped(lm, {Site("residual", layer): keep(layer) for layer in layers}):
+        with tapped(lm, {Site(kind, layer): keep(layer) for layer in layers}):
             mx.eval(lm.final_hidden(right_padded([s for s, _ in chunk])), kept)
         pieces.append(np.stack([np.array(kept[layer]) for layer in layers], axis=2))
     return np.concatenate(pieces)

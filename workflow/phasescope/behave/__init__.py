@@ -1,0 +1,25 @@
+"""What a model really answers: generation, grades, degeneration, perplexity."""
+
+from phasescope.behave.generation import Condition, Decoding, generate, think_end
+from phasescope.behave.grading import exact_grader, ungraded
+from phasescope.behave.journal import Answer, Journal
+from phasescope.behave.perplexity import log_perplexity
+from phasescope.behave.score import COMPLIANT, Openings, find_openings, score_auroc
+from phasescope.behave.subject import Subject
+
+__all__ = [
+    "COMPLIANT",
+    "Answer",
+    "Condition",
+    "Decoding",
+    "Journal",
+    "Openings",
+    "Subject",
+    "exact_grader",
+    "find_openings",
+    "generate",
+    "log_perplexity",
+    "score_auroc",
+    "think_end",
+    "ungraded",
+]

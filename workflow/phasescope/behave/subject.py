@@ -1,0 +1,68 @@
+"""A loaded cell with its prompts: what every stage that runs the model starts from."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from phasescope.behave.generation import Condition, Decoding, generate
+from phasescope.behave.grading import exact_grader, ungraded
+from phasescope.behave.journal import Answer, Journal
+from phasescope.errors import NotRun
+from phasescope.model import LanguageModel, load_model
+from phasescope.prompts import PromptTable, read_prompts, render
+
+
+@dataclass
+class Subject:
+    """One model at one precision, its prompts by split, and the journal of its answers.
+
+    `limits` are matched pairs per split; `checkpoint` is the content hash of the weights.
+    """
+
+    lm: LanguageModel
+    table: PromptTable
+    limits: dict[str, int]
+    decoding: Decoding
+    journal: Journal
+    checkpoint: str
+
+    @classmethod
+    def open(cls, folder, prompts, limits, decoding, journal: Path, checkpoint: str) -> "Subject":
+        """Load a checkpoint folder and a prompt table; raises PhasescopeError for faults in them."""
+        table = read_prompts(prompts)
+        return cls(load_model(folder), table, limits, decoding, Journal(journal), checkpoint)
+
+    def prompts(self, split: str, label: str | None = None) -> pd.DataFrame:
+        """Prompts of a split, hazardous rows first, then their benign partners in one order."""
+        rows = self.table.subset(split, self.limits[split])
+        return rows if label is None else rows[rows["label"] == label].reset_index(drop=True)
+
+    def rendered(self, split: str, label: str | None = None, *, thinking: bool) -> list[list[int]]:
+        """Token ids of the prompts of a split; without thinking: an empty thinking block."""
+        texts = self.prompts(split, label)["text"]
+        return [render(self.lm.tokenizer, text, thinking=thinking) for text in texts]
+
+    @cached_property
+    def graded(self) -> bool:
+        """Whether a grader reads the prompts' language."""
+        try:
+            exact_grader(self.table.frame)
+        except NotRun:
+            return False
+        return True
+
+    def answers(
+        self, split: str, intervention: str = "none", *, need_tokens: bool = False
+    ) -> list[Answer]:
+        """Answers to the prompts of a split, in their order, from the model as it now is.
+
+        `intervention` is the key of what is applied to the model at the moment.
+        """
+        grade = exact_grader(self.prompts(split)) if self.graded else ungraded
+        prompts = self.rendered(split, thinking=self.decoding.thinking)
+        condition = Condition(self.checkpoint, intervention)
+        return generate(
+            self.lm, prompts, self.decoding, condition, grade, self.journal, need_tokens=need_tokens
+        )

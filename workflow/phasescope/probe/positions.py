@@ -1,0 +1,61 @@
+"""Token positions at which activations are read."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phasescope.behave import Subject
+from phasescope.model import record
+
+LAST_PROMPT = "last_prompt"
+END_OF_THINKING = "end_of_thinking"
+ANSWER = ("answer_0", "answer_1", "answer_2")
+
+
+@dataclass
+class Activations:
+    """Residual-stream activations of the prompts of one split.
+
+    values: float32 (prompts, positions, layers, width), hazardous rows first, then their benign
+    partners in the same order; present: bool (prompts, positions), False where an answer was too
+    short or its thinking never ended (values mean nothing there).
+    """
+
+    positions: tuple[str, ...]
+    values: np.ndarray
+    present: np.ndarray
+
+    def paired(self, position: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Hazardous and benign (pairs, layers, width) at a position, and which pairs they are."""
+        p = self.positions.index(position)
+        half = len(self.values) // 2
+        both = self.present[:half, p] & self.present[half:, p]
+        return self.values[:half, p][both], self.values[half:, p][both], np.flatnonzero(both)
+
+
+def _places(prompt: list[int], answer, thinks: bool) -> dict[str, int]:
+    """Index of each position in prompt + answer; those that do not exist are left out."""
+    end, first = len(prompt) - 1, len(prompt) + answer.thinking_tokens
+    found = {LAST_PROMPT: end}
+    if thinks and first > len(prompt) and answer.finished:
+        found[END_OF_THINKING] = first - 1
+    total = len(prompt) + len(answer.tokens)
+    return found | {name: first + i for i, name in enumerate(ANSWER) if first + i < total}
+
+
+def read_activations(subject: Subject, split: str) -> Activations:
+    """Record the residual stream of a split's prompts, each with the model's own greedy answer."""
+    thinks = subject.decoding.thinking and subject.lm.tokenizer.has_thinking
+    names = (LAST_PROMPT, *((END_OF_THINKING,) if thinks else ()), *ANSWER)
+    prompts = subject.rendered(split, thinking=subject.decoding.thinking)
+    answers = subject.answers(split, need_tokens=True)
+    places = [_places(p, a, thinks) for p, a in zip(prompts, answers, strict=True)]
+    values = record(
+        subject.lm,
+        "residual",
+        [p + a.tokens for p, a in zip(prompts, answers, strict=True)],
+        [[place.get(name, 0) for name in names] for place in places],
+        subject.decoding.batch_size,
+    )
+    present = np.array([[name in place for name in names] for place in places])
+    return Activations(names, values, present)
