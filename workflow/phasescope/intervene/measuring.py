@@ -1,0 +1,100 @@
+"""One setting measured: cheap scores on the select split, generated answers on evaluate."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from phasescope.behave import COMPLIANT, Answer, Subject, log_perplexity
+from phasescope.intervene.edits import Edit, applied, touch
+from phasescope.intervene.selection import Scorer
+from phasescope.stats import paired_difference, wilson
+from phasescope.tables.schemas import GRADES
+
+
+def scores(scorer: Scorer, edit: Edit) -> dict:
+    """First-token columns of the table `interventions`."""
+    return {
+        "measured_by": "first_token",
+        "n_hazardous": len(scorer.prompts["hazardous"]),
+        "n_benign": len(scorer.prompts["benign"]),
+        "refusal_nats": scorer.refusal("hazardous", edit),
+        "benign_kl_nats": scorer.benign_kl(edit),
+    }
+
+
+@dataclass
+class Generated:
+    """Graded answers to the evaluate split, hazardous and benign, and the benign perplexity."""
+
+    hazardous: list[Answer]
+    benign: list[Answer]
+    log_perplexity: float
+
+
+def generate(subject: Subject, edit: Edit | None = None) -> Generated:
+    """Answers to the evaluate split from the model under an edit (or as it is)."""
+    if edit is None:
+        return _generate(subject, "none")
+    with applied(subject.lm, edit):
+        return _generate(subject, edit.key)
+
+
+def _generate(subject: Subject, key: str) -> Generated:
+    answers = subject.answers("evaluate", key)
+    half = len(answers) // 2
+    perplexity, _ = log_perplexity(
+        subject.lm,
+        subject.rendered("evaluate", "benign", thinking=False),
+        subject.prompts("evaluate", "benign")["answer"].tolist(),
+        subject.decoding.batch_size,
+    )
+    return Generated(answers[:half], answers[half:], perplexity)
+
+
+def _interval(name: str, values: tuple[float, float, float]) -> dict:
+    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), values, strict=True))
+
+
+def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
+    """Generation columns of the table `interventions`, compared with the baseline's answers."""
+    refused = [a.grade == "refusal" for a in baseline.hazardous]
+    complies = [a.grade in COMPLIANT for a in found.hazardous]
+    right = np.array([a.grade == "full" for a in found.benign])
+    right_before = np.array([a.grade == "full" for a in baseline.benign])
+    lost, gained = int((right_before & ~right).sum()), int((~right_before & right).sum())
+    cost = paired_difference(lost, gained, len(right))
+    clean = bool(cost[0] <= max_cost)
+    removed = sum(r and c for r, c in zip(refused, complies, strict=True))
+    return {
+        "measured_by": "generation",
+        "n_hazardous": len(found.hazardous),
+        "n_benign": len(found.benign),
+        **{f"n_{g}": sum(a.grade == g for a in found.hazardous) for g in GRADES},
+        "n_refused_at_baseline": sum(refused),
+        "n_removed": removed,
+        **_interval("removal", wilson(removed if clean else 0, sum(refused))),
+        "clean": clean,
+        **_interval("benign_accuracy", wilson(int(right.sum()), len(right))),
+        **_interval("accuracy_cost", cost),
+        "n_benign_lost": lost,
+        "n_benign_gained": gained,
+        "benign_log_perplexity_nats": found.log_perplexity,
+    }
+
+
+def touched(subject: Subject, edit: Edit, activations: dict[int, np.ndarray]) -> dict:
+    """Columns that say what an edit changed; `activations` (n, width) at each edited layer."""
+    found = touch(
+        subject.lm,
+        edit,
+        subject.rendered("select", thinking=False),
+        subject.decoding.batch_size,
+    )
+    removed = [edit.variance_removed(layer, activations[layer]) for layer in edit.vectors]
+    return {
+        "sites_requested": found.sites_requested,
+        "sites_hit": found.sites_hit,
+        "norm_removed": found.norm_removed,
+        "variance_removed": float(np.mean(removed)),
+        "rank": edit.rank,
+    }
