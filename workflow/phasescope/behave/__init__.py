@@ -1,5 +1,6 @@
 """What a model really answers: generation, grades, degeneration, perplexity."""
 
+from phasescope.behave.coherence import coherence
 from phasescope.behave.generation import Condition, Decoding, generate, think_end
 from phasescope.behave.grading import exact_grader, ungraded
 from phasescope.behave.journal import Answer, Journal
@@ -15,6 +16,7 @@ __all__ = [
     "Journal",
     "Openings",
     "Subject",
+    "coherence",
     "exact_grader",
     "find_openings",
     "generate",

@@ -1,0 +1,71 @@
+"""The coherence stage: answers and language as a whole, for the model as it now is."""
+
+import numpy as np
+
+from phasescope.behave.journal import Answer
+from phasescope.behave.perplexity import log_perplexity
+from phasescope.behave.subject import Subject
+from phasescope.stats import wilson
+
+
+def _rate(name: str, hits: list[bool]) -> dict:
+    values = wilson(sum(hits), len(hits))
+    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), values, strict=True))
+
+
+def _summary(label: str, answers: list[Answer]) -> dict:
+    return {
+        "label": label,
+        "n": len(answers),
+        **_rate("accuracy", [a.grade == "full" for a in answers]),
+        **_rate("refusal", [a.grade == "refusal" for a in answers]),
+        **_rate("degenerate", [a.grade == "degenerate" for a in answers]),
+        "unfinished": float(np.mean([not a.finished for a in answers])),
+        "repetition": float(np.mean([a.repetition for a in answers])),
+        "answer_tokens": float(np.mean([a.answer_tokens for a in answers])),
+    }
+
+
+def coherence(
+    subject: Subject, condition: str, intervention: str, *, keep_text: bool
+) -> tuple[list[dict], list[dict]]:
+    """Rows of the tables `coherence` and `behavior` (without the cell's keys) on the evaluate
+    split, for the model as it is at the moment.
+
+    condition: name of what is applied; intervention: its key in the journal.
+    """
+    prompts = subject.prompts("evaluate")
+    answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
+    summaries = []
+    for label in ("hazardous", "benign"):
+        rows = prompts["label"] == label
+        mean, error = log_perplexity(
+            subject.lm,
+            subject.rendered("evaluate", label, thinking=False),
+            prompts["answer"][rows].tolist(),
+            subject.decoding.batch_size,
+        )
+        own = [a for a, keep in zip(answers, rows, strict=True) if keep]
+        summaries.append(
+            {"condition": condition, **_summary(label, own), "log_perplexity_nats": mean,
+             "log_perplexity_se_nats": error}
+        )
+    behavior = [
+        {
+            "condition": condition,
+            "prompt": prompt.id,
+            "label": prompt.label,
+            "category": prompt.category,
+            "family": prompt.family,
+            "split": prompt.split,
+            "grade": answer.grade,
+            "finished": answer.finished,
+            "thinking_tokens": answer.thinking_tokens,
+            "answer_tokens": answer.answer_tokens,
+            "repetition": answer.repetition,
+            "answer_sha256": answer.sha256,
+            "text": subject.lm.tokenizer.decode(answer.tokens) if keep_text else None,
+        }
+        for prompt, answer in zip(prompts.itertuples(), answers, strict=True)
+    ]
+    return summaries, behavior
