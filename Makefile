@@ -5,17 +5,19 @@ UV ?= uv
 BIN := .venv/bin
 STUDY := $(BIN)/snakemake --configfile config/demo.yaml
 
-# Rules that call `python` or `phasescope` find this environment's; pip speaks only of faults.
+# Rules that call `python` or `phasescope` find this environment's.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 
 # The lock is complete, so pip need not resolve (--no-deps), and `pip check` proves it afterwards.
 # Wheels only: a source build would fetch unpinned build tools. connection-pool has no wheel;
-# setuptools from the lock, installed first, builds it.
-PIP := $(BIN)/python -m pip --quiet
+# setuptools from the lock, installed first, builds it. Byte-compiling all would double the time.
+# Quiet twice: errors only, no warnings about a machine's own pip configuration.
+INSTALL := $(BIN)/python -m pip install --quiet --quiet
+CHECK = problems=$$($(BIN)/python -m pip check) || { echo "$$problems"; exit 1; }
 LOCKED := --require-hashes --no-deps --only-binary :all: --no-binary connection-pool \
-	--no-build-isolation
+	--no-build-isolation --no-compile
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
@@ -57,17 +59,17 @@ clean:  ## remove the demonstration's results and report
 	    $(PYTHON) -m venv .venv || { echo "Debian and Ubuntu: apt install python3-venv"; exit 1; }; }
 	@echo "== Installing the locked packages (about 1 GB; minutes the first time)"
 	@sed -n '/^setuptools==/,/[^\\]$$/p' requirements/run.txt > .venv/setuptools.txt
-	@$(PIP) install $(LOCKED) -r .venv/setuptools.txt
-	@$(PIP) install $(LOCKED) -r requirements/run.txt
+	@$(INSTALL) $(LOCKED) -r .venv/setuptools.txt
+	@$(INSTALL) $(LOCKED) -r requirements/run.txt
 	@echo "== Installing phasescope"
-	@$(PIP) install --no-build-isolation --no-deps --editable .
-	@$(PIP) check
+	@$(INSTALL) --no-build-isolation --no-deps --editable .
+	@$(CHECK)
 	@touch $@
 
 .venv/test.stamp: .venv/run.stamp requirements/test.txt requirements/torch.txt
 	@echo "== Installing the test packages"
-	@$(PIP) install $(LOCKED) -r requirements/test.txt
+	@$(INSTALL) $(LOCKED) -r requirements/test.txt
 	@echo "== Installing torch"
-	@$(PIP) install -r requirements/torch.txt
-	@$(PIP) check
+	@$(INSTALL) -r requirements/torch.txt
+	@$(CHECK)
 	@touch $@

@@ -1,0 +1,32 @@
+"""What every test shares."""
+
+import os
+import shutil
+
+import pytest
+
+# A test file that imports mlx.core before phasescope would leave every test on mlx's slow BLAS.
+import phasescope  # noqa: F401
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium (selenium): `get`, `save_screenshot`, `get_log("browser")`.
+
+    For the offline check: `execute_cdp_cmd("Network.emulateNetworkConditions", ...)`.
+    """
+    from selenium import webdriver
+
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (binary and driver):
+        message = "Chromium or its driver is missing (Debian: chromium, chromium-driver)"
+        # .ci/run sets this: there, a page that nobody has looked at must not pass.
+        (pytest.fail if os.environ.get("PHASESCOPE_REQUIRE_BROWSER") else pytest.skip)(message)
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    # Containers run as root and have a small /dev/shm; Chromium refuses or crashes without these.
+    for flag in ("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1280,900"):
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    with webdriver.Chrome(options, webdriver.ChromeService(driver)) as chromium:
+        yield chromium
