@@ -1,5 +1,6 @@
 """Cells, the memory they need, the memory there is, and so which cells run."""
 
+import math
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,11 @@ class Cell:
     def name(self) -> str:
         """`model/precision`, as in the paths of the results."""
         return f"{self.model.id}/{self.precision}"
+
+    @property
+    def mem_mb(self) -> int:
+        """Needed memory as the workflow's scheduler counts it, MB."""
+        return math.ceil(self.needed_bytes / 1e6)
 
     @property
     def reason(self) -> str | None:

@@ -1,0 +1,25 @@
+# Phasescope: configuration, stages in the order they run, and what a run makes.
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/fetch.smk"
+include: "workflow/rules/quantize.smk"
+include: "workflow/rules/probe.smk"
+include: "workflow/rules/intervene.smk"
+include: "workflow/rules/cohere.smk"
+include: "workflow/rules/collect.smk"
+include: "workflow/rules/classify.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"reports/{STUDY}/index.html",

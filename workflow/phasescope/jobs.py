@@ -1,0 +1,56 @@
+"""What every job of the workflow does around its work: log, clear error, provenance."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from phasescope.errors import PhasescopeError
+from phasescope.tables.provenance import environment, sha256_json
+
+
+def _name(snakemake) -> str:
+    return " ".join([snakemake.rule, *map(str, snakemake.wildcards)])
+
+
+def _log_peak_memory() -> None:
+    if "mlx.core" in sys.modules:
+        import mlx.core as mx
+
+        print(f"peak memory of arrays: {mx.get_peak_memory() / 1e6:.1f} MB")
+
+
+@contextmanager
+def job(snakemake) -> Iterator[None]:
+    """Run a job's work with all its output in the job's log.
+
+    A fault ends the job with exit code 1 and one line on the console that says what is wrong and
+    where the log is; the log has the traceback.
+    """
+    log = Path(snakemake.log[0])
+    console = os.fdopen(os.dup(2), "w")
+    with open(log, "w", buffering=1) as handle:
+        for stream in (1, 2):
+            os.dup2(handle.fileno(), stream)
+        try:
+            yield
+            _log_peak_memory()
+        except Exception as error:
+            traceback.print_exc()
+            message = str(error) if isinstance(error, PhasescopeError) else repr(error)
+            print(f"phasescope: {_name(snakemake)}: {message} (log: {log})", file=console)
+            console.flush()
+            sys.exit(1)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+
+
+def provenance(config: dict, **more: str) -> dict[str, str]:
+    """What a table's metadata says: the environment, the configuration's hash, and `more`.
+
+    `config` holds the keys of the configuration that the job used.
+    """
+    return environment() | {"config_sha256": sha256_json(config), "threads": "1"} | more

@@ -1,0 +1,98 @@
+"""Numbers, intervals and lists as text: the one place where they are formatted."""
+
+import math
+import re
+from collections.abc import Iterable
+
+import pandas as pd
+
+MISSING = "–"
+MINUS = "\u2212"
+
+
+def missing(value: object) -> bool:
+    """Whether a table's value is absent (None, NaN, NA)."""
+    return bool(pd.isna(value))
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number with fixed digits and a true minus sign; a dash where it is missing."""
+    if missing(value) or math.isinf(value):
+        return MISSING
+    text = f"{value:,.{digits}f}"
+    if float(text.replace(",", "")) == 0:
+        text = text.removeprefix("-")
+    return text.replace("-", MINUS)
+
+
+def count(value: float | None) -> str:
+    """A whole number; a dash where it is missing."""
+    return number(value, 0)
+
+
+def probability(value: float | None) -> str:
+    """A probability; never rounded to certainty."""
+    if missing(value):
+        return MISSING
+    if value > 0.99:
+        return "> 0.99"
+    return "< 0.01" if value < 0.01 else number(value)
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """The 95 % interval in brackets; nothing where an end is missing."""
+    if missing(low) or missing(high):
+        return ""
+    return f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def estimate(value, low, high, digits: int = 2) -> str:
+    """An estimate and its interval."""
+    return f"{number(value, digits)} {interval(low, high, digits)}".strip()
+
+
+def parameters(billion: float | None) -> str:
+    """A parameter count with the unit that suits it, from billions."""
+    if missing(billion):
+        return MISSING
+    for unit, scale in (("B", 1.0), ("M", 1e-3), ("k", 1e-6)):
+        if billion >= scale:
+            return f"{billion / scale:.3g} {unit}"
+    return f"{billion * 1e9:.0f}"
+
+
+def gigabytes(value: float | None) -> str:
+    """Bytes as gigabytes (1e9)."""
+    return MISSING if missing(value) else f"{number(value / 1e9, 1)} GB"
+
+
+def span(values: Iterable[float | None], form=number) -> str:
+    """The range of some numbers: one where they read the same, two ends otherwise."""
+    known = sorted(v for v in values if not missing(v))
+    if not known:
+        return ""
+    low, high = form(known[0]), form(known[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def listing(items: Iterable[str]) -> str:
+    """A list in words: 'a', 'a and b', 'a, b and c'."""
+    items = list(items)
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+
+
+def shorten(text: str, limit: int) -> str:
+    """A text cut to at most `limit` characters, with the cut shown."""
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+
+
+def slugs(ids: Iterable[str]) -> dict[str, str]:
+    """An anchor for each id: lower case, only letters, digits and hyphens, all different."""
+    found: dict[str, str] = {}
+    for identity in ids:
+        base = re.sub(r"[^a-z0-9]+", "-", identity.lower()).strip("-") or "model"
+        slug, copy = base, 2
+        while slug in found.values():
+            slug, copy = f"{base}-{copy}", copy + 1
+        found[identity] = slug
+    return found

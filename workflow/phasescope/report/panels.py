@@ -1,0 +1,120 @@
+"""Small multiples: a grid of panels, precisions across, with room for words on the left."""
+
+import textwrap
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from phasescope.report.names import FAINT, GRID, INK, MUTED, pretty
+from phasescope.report.svg import new_figure
+
+WIDTH = 10.0
+_LEFT, _RIGHT, _GAP = 1.75, 0.1, 0.22
+_TOP, _BOTTOM, _BETWEEN = 0.52, 0.42, 0.2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of panels: what it shows, in which unit, its height in inches and its range."""
+
+    title: str
+    unit: str
+    height: float = 1.25
+    limits: tuple[float, float] | None = None
+
+
+def grid(rows: list[Row], precisions: list[str], x_label: str) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of `rows` by precisions; axes come as [row][precision].
+
+    Row titles and units stand at the left, precisions on top, the label of x at the bottom.
+    """
+    height = _TOP + _BOTTOM + sum(r.height for r in rows) + _BETWEEN * (len(rows) - 1)
+    figure = new_figure(WIDTH, height)
+    width = (WIDTH - _LEFT - _RIGHT - _GAP * (len(precisions) - 1)) / len(precisions)
+    axes, bottom = [], height - _TOP
+    for i, row in enumerate(rows):
+        bottom -= row.height
+        figure.text(0.005, (bottom + row.height) / height, "\n".join(textwrap.wrap(row.title, 20)),
+                    va="top", size=8.5, weight="bold", color=INK)
+        lines = len(textwrap.wrap(row.title, 20))
+        figure.text(0.005, (bottom + row.height - 0.155 * lines) / height,
+                    "\n".join(textwrap.wrap(row.unit, 24)), va="top", size=7.5, color=MUTED)
+        line = []
+        for j, precision in enumerate(precisions):
+            box = ((_LEFT + j * (width + _GAP)) / WIDTH, bottom / height, width / WIDTH, row.height / height)
+            ax = figure.add_axes(box)
+            _dress(ax, row, first=j == 0, last=i == len(rows) - 1)
+            if i == 0:
+                ax.set_title(pretty(precision), pad=7)
+            if i == len(rows) - 1:
+                ax.set_xlabel(x_label)
+            line.append(ax)
+        axes.append(line)
+        bottom -= _BETWEEN
+    return figure, axes
+
+
+def _dress(ax: Axes, row: Row, first: bool, last: bool) -> None:
+    ax.grid(axis="y")
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(labelleft=first, labelbottom=last)
+    if row.limits:
+        ax.set_ylim(*row.limits)
+
+
+def finish(axes: list[list[Axes]]) -> None:
+    """Give the panels of a row one range of y, and the panels of a column one range of x."""
+    for line in axes:
+        drawn = [ax for ax in line if ax.axison]
+        if drawn and drawn[0].get_autoscaley_on():
+            low = min(ax.get_ylim()[0] for ax in drawn)
+            high = max(ax.get_ylim()[1] for ax in drawn)
+            for ax in drawn:
+                ax.set_ylim(low, high)
+        for ax in drawn[:1]:
+            ax.tick_params(labelleft=True)
+    everything = [ax for line in axes for ax in line if ax.axison]
+    if everything:
+        low = min(ax.get_xlim()[0] for ax in everything)
+        high = max(ax.get_xlim()[1] for ax in everything)
+        for ax in everything:
+            ax.set_xlim(low, high)
+
+
+def say_why(ax: Axes, reason: str) -> None:
+    """In place of an empty panel: that it was not measured, and why."""
+    ax.set_axis_off()
+    width = ax.get_position().width * WIDTH * 14.5
+    words = textwrap.wrap(f"Not measured: {reason}", int(width), max_lines=4, placeholder=" …")
+    ax.text(0.5, 0.5, "\n".join(words), transform=ax.transAxes, ha="center", va="center",
+            color=MUTED, size=7.5, style="italic", linespacing=1.4)
+    ax.axhline(0.02, color=GRID, lw=0.7)
+    ax.axhline(0.98, color=GRID, lw=0.7)
+    ax.set_ylim(0, 1)
+
+
+def key(figure: Figure, entries: list[tuple[str, dict]]) -> None:
+    """The figure's key on its top right: (words, properties of a line) each."""
+    handles = [Line2D([], [], label=label, **{"color": INK} | look) for label, look in entries]
+    figure.legend(handles=handles, loc="upper right", ncols=len(entries), borderaxespad=0.1,
+                  bbox_to_anchor=(1 - _RIGHT / WIDTH, 1), handlelength=1.8, columnspacing=1.6,
+                  labelcolor=MUTED, handletextpad=0.5)
+
+
+def curve(ax: Axes, x, estimate, low, high, points: bool, **look) -> None:
+    """A line with its 95 % band; where the band has no width, the line stands alone."""
+    look = {"color": INK} | look
+    x, low, high = (np.asarray(v, dtype=float) for v in (x, low, high))
+    ax.fill_between(x, low, high, color=look["color"], alpha=0.16, lw=0)
+    ax.plot(x, estimate, marker="o" if points else None, ms=2.6, **look)
+
+
+def rule(ax: Axes, y: float, words: str = "") -> None:
+    """A thin dashed line to compare with, named where words are given."""
+    ax.axhline(y, color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=0.9)
+    if words:
+        ax.annotate(words, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 2),
+                    textcoords="offset points", ha="right", va="bottom", size=7, color=MUTED)

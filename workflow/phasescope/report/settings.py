@@ -1,0 +1,90 @@
+"""Intervention settings as the page shows them: where on the axis, against which shams."""
+
+import numpy as np
+import pandas as pd
+
+from phasescope.report import formats
+from phasescope.report.names import pretty
+from phasescope.report.study import Model, Study
+
+DESIGNS = ("ablation-layers", "ablation-coverage", "ablation-dose", "ablation-scope", "addition")
+SETTING = ["design", "direction", "site", "layers", "dose", "measured_by"]
+_SHAM = "benign_topics"
+
+
+def layer_numbers(layers: str | None) -> list[int]:
+    """The blocks of a comma-separated list."""
+    return [] if formats.missing(layers) else [int(part) for part in layers.split(",") if part.strip()]
+
+
+def ranges(layers: str | None) -> str:
+    """Blocks in short: '0-3, 6' for '0,1,2,3,6'; empty when none is named."""
+    runs: list[list[int]] = []
+    for layer in sorted(set(layer_numbers(layers))):
+        if runs and layer == runs[-1][1] + 1:
+            runs[-1][1] = layer
+        else:
+            runs.append([layer, layer])
+    return ", ".join(f"{a}" if a == b else f"{a}–{b}" for a, b in runs)
+
+
+def is_sham(rows: pd.DataFrame) -> pd.Series:
+    """Which rows are sham draws rather than the real intervention."""
+    return (rows["direction"] == _SHAM) | rows["sham_draw"].notna()
+
+
+def settings_of(study: Study, model: Model) -> pd.DataFrame:
+    """All measured settings of a model, baselines left out, with columns `sham`, `blocks`, `coverage`.
+
+    `blocks` is the mean number of the edited blocks; `coverage` their share of the model's blocks,
+    missing where the model was not probed.
+    """
+    rows = study.of("interventions", model.id, status="run")
+    rows = rows[rows["intervention"] != "none"].copy()
+    depth = study.of("probes", model.id)["layer"].max() + 1
+    numbers = [layer_numbers(layers) for layers in rows["layers"]]
+    rows["sham"] = is_sham(rows)
+    rows["blocks"] = [np.mean(n) if n else np.nan for n in numbers]
+    rows["coverage"] = [len(n) / depth if n else np.nan for n in numbers]
+    return rows
+
+
+def designs_of(study: Study, model: Model) -> list[str]:
+    """Designs that the model's rows name, run or not, in the order of the methods."""
+    found = study.of("interventions", model.id)
+    names = set(found.loc[found["intervention"] != "none", "design"])
+    return [d for d in DESIGNS if d in names] + sorted(names - set(DESIGNS))
+
+
+def percentile_95(values: pd.Series) -> float:
+    """95th percentile of shams; missing when there is none."""
+    known = values.dropna()
+    return float(np.percentile(known, 95)) if len(known) else float("nan")
+
+
+def proven(study: Study, model: Model) -> list[dict]:
+    """Generated and graded settings, one dict each, with their shams' 95th percentile beside."""
+    rows = settings_of(study, model)
+    rows = rows[rows["measured_by"] == "generation"]
+    found = []
+    for row in rows[~rows["sham"]].to_dict("records"):
+        cell = rows[(rows["precision"] == row["precision"]) & (rows["design"] == row["design"]) & rows["sham"]]
+        same = cell[(cell["layers"] == row["layers"]) & (cell["dose"] == row["dose"])]
+        values = {k: None if formats.missing(v) else v for k, v in row.items()}
+        found.append(values | {
+            "sham_p95": percentile_95(same["removal"]),
+            "n_shams": len(same),
+            "where": where(values),
+        })
+    order = {d: i for i, d in enumerate(designs_of(study, model))}
+    return sorted(found, key=lambda r: (-int(r["precision"]), order[r["design"]], not r["chosen"],
+                                        r["dose"] or 0, r["layers"] or ""))
+
+
+def where(row: dict) -> str:
+    """What a setting acts on, in words: direction, site and blocks."""
+    blocks = ranges(row["layers"])
+    number = len(layer_numbers(row["layers"]))
+    parts = [pretty(row["direction"]) if row["direction"] else "", pretty(row["site"]) if row["site"] else ""]
+    parts += [f"block{'s' * (number > 1)} {blocks}"] * bool(blocks)
+    return ", ".join(p for p in parts if p)

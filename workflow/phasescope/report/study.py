@@ -1,0 +1,153 @@
+"""A finished study as the page sees it: its tables, its models, and why something is missing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from phasescope.errors import PhasescopeError
+from phasescope.report import formats
+from phasescope.report.names import pretty
+from phasescope.tables import provenance, read_table
+
+TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavior", "phases")
+PRECISIONS = ("16", "8", "4")
+_ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
+_UNKNOWN = "no table says why"
+
+
+def records(frame: pd.DataFrame) -> list[dict]:
+    """Rows as dicts, with None where a value is missing."""
+    rows = frame.to_dict("records")
+    return [{k: None if formats.missing(v) else v for k, v in row.items()} for row in rows]
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the study with its verdicts, a dict of the phase table's columns per precision."""
+
+    id: str
+    slug: str
+    architecture: str
+    developer: str
+    total_billion: float
+    active_billion: float
+    verdicts: tuple[dict, ...] = field(repr=False)
+
+    @property
+    def ran(self) -> bool:
+        """Whether any precision was classified, even as indeterminate."""
+        return any(v["phase"] != "not_run" for v in self.verdicts)
+
+
+@dataclass(frozen=True)
+class Study:
+    """The tables of one study, its merged configuration, and the tables' provenance."""
+
+    config: Mapping
+    tables: Mapping[str, pd.DataFrame]
+    provenance: Mapping[str, Mapping[str, str]]
+
+    @property
+    def id(self) -> str:
+        """Id of the study."""
+        return str(self.config.get("study") or "study")
+
+    @property
+    def title(self) -> str:
+        """Title of the study, or its id."""
+        return str(self.config.get("title") or self.id)
+
+    @cached_property
+    def precisions(self) -> list[str]:
+        """Precisions of the cells, most bits first."""
+        found = set(self.tables["cells"]["precision"]) | set(self.tables["phases"]["precision"])
+        return [p for p in PRECISIONS if p in found]
+
+    @cached_property
+    def models(self) -> tuple[Model, ...]:
+        """Models by architecture, then size, then id."""
+        cells = self.tables["cells"].drop_duplicates("model")
+        known = {row["model"]: row for row in records(cells)}
+        identities = list(dict.fromkeys([*known, *self.tables["phases"]["model"]]))
+        slug = formats.slugs(sorted(identities))
+        models = [
+            Model(
+                id=i,
+                slug=slug[i],
+                architecture=known.get(i, {}).get("architecture", "unknown architecture"),
+                developer=known.get(i, {}).get("developer", ""),
+                total_billion=known.get(i, {}).get("parameters_total_billion"),
+                active_billion=known.get(i, {}).get("parameters_active_billion"),
+                verdicts=tuple(self._verdicts(i)),
+            )
+            for i in identities
+        ]
+        return tuple(sorted(models, key=_order))
+
+    def _verdicts(self, model: str) -> list[dict]:
+        phases = self.of("phases", model)
+        cells = set(self.of("cells", model)["precision"]) | set(phases["precision"])
+        rows = {row["precision"]: row for row in records(phases)}
+        blank = dict.fromkeys(phases.columns) | {"model": model, "phase": "not_run"}
+        return [
+            rows.get(p) or blank | {"precision": p, "reason": self.why(model, p)}
+            for p in PRECISIONS
+            if p in cells
+        ]
+
+    def of(self, table: str, model: str, precision: str | None = None, **values) -> pd.DataFrame:
+        """Rows of a table for a model, and for a precision and further column values if given."""
+        frame = self.tables[table]
+        keep = frame["model"] == model
+        for column, value in (({"precision": precision} if precision else {}) | values).items():
+            keep &= frame[column] == value
+        return frame[keep]
+
+    def why(self, model: str, precision: str, stage: str = "", design: str = "") -> str:
+        """The reason that the tables give for something missing in a cell, nearest cause first."""
+        designs = self.of("interventions", model, precision, status="not_run")
+        cells = self.of("cells", model, precision, status="not_run")
+        sources = (
+            designs[designs["design"] == design],
+            self.of("selection", model, precision, status="not_run") if stage == "intervene" else None,
+            cells[cells["stage"] == stage],
+            cells,
+            self.of("phases", model, precision, phase="not_run"),
+        )
+        for source in sources:
+            reasons = [] if source is None else source["reason"].dropna().unique()
+            if len(reasons):
+                return formats.listing(reasons) if len(reasons) < 3 else str(reasons[0])
+        return _UNKNOWN
+
+
+def _order(model: Model) -> tuple:
+    known = model.architecture in _ARCHITECTURES
+    place = _ARCHITECTURES.index(model.architecture) if known else len(_ARCHITECTURES)
+    size = model.total_billion
+    return place, pretty(model.architecture), size if size is not None else float("inf"), model.id
+
+
+def load(folder: Path) -> Study:
+    """Read a study's folder.
+
+    Raises PhasescopeError when a table is missing or faulty, or the configuration is no mapping.
+    """
+    folder = Path(folder)
+    lacking = [t for t in TABLES if not (folder / f"{t}.parquet").is_file()]
+    if lacking:
+        raise PhasescopeError(f"{folder}: no table {', '.join(lacking)}; a report needs {', '.join(TABLES)}")
+    paths = {t: folder / f"{t}.parquet" for t in TABLES}
+    config_path = folder / "config.yaml"
+    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    if not isinstance(config, dict):
+        raise PhasescopeError(f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys")
+    return Study(
+        config=config,
+        tables={t: read_table(p) for t, p in paths.items()},
+        provenance={t: provenance(p) for t, p in paths.items()},
+    )

@@ -1,0 +1,20 @@
+# Needs: the study-wide interventions and the thresholds.
+# Makes: the phase of every cell, with its probability.
+
+
+rule classify:
+    input:
+        cells=f"{RESULTS}/cells.parquet",
+        interventions=f"{RESULTS}/interventions.parquet",
+        thresholds=PLAN.config["thresholds"],
+    output:
+        table=f"{RESULTS}/phases.parquet",
+    params:
+        settings=settings("seed"),
+        code=code("classify.py"),
+    log:
+        f"{RESULTS}/classify.log",
+    benchmark:
+        f"{RESULTS}/classify.benchmark.tsv"
+    script:
+        "../scripts/classify.py"

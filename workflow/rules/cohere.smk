@@ -1,0 +1,27 @@
+# Needs: the weights of a cell, its prompt table, and what each design chose.
+# Makes: language and answers as a whole, without intervention and under each chosen one.
+
+
+rule cohere:
+    input:
+        folder=f"{CELL}/quantize/checkpoint",
+        facts=f"{CELL}/quantize/checkpoint.json",
+        prompts=prompt_table,
+        scratch=f"{CELL}/scratch/probe",
+        selected=f"{CELL}/scratch/select/selected.json",
+        chosen=expand(f"{CELL}/scratch/intervene/{{design}}.json", design=PLAN.config["designs"], allow_missing=True),
+    output:
+        coherence=f"{CELL}/cohere/coherence.parquet",
+        behavior=f"{CELL}/cohere/behavior.parquet",
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("cohere.py"),
+    resources:
+        mem_mb=memory,
+    log:
+        f"{CELL}/cohere/cohere.log",
+    benchmark:
+        f"{CELL}/cohere/cohere.benchmark.tsv"
+    script:
+        "../scripts/cohere.py"

@@ -1,0 +1,31 @@
+# Needs: the tables of all cells that run.
+# Makes: the study-wide tables, the row of each cell (what ran, what did not and why), and the
+# merged configuration.
+
+
+rule collect:
+    input:
+        checkpoints=[f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")],
+        probes=study_tables("probe", "probes"),
+        selection=study_tables("select", "selection"),
+        interventions=design_tables(),
+        coherence=study_tables("cohere", "coherence"),
+        behavior=study_tables("cohere", "behavior"),
+    output:
+        cells=f"{RESULTS}/cells.parquet",
+        probes=f"{RESULTS}/probes.parquet",
+        selection=f"{RESULTS}/selection.parquet",
+        interventions=f"{RESULTS}/interventions.parquet",
+        coherence=f"{RESULTS}/coherence.parquet",
+        behavior=f"{RESULTS}/behavior.parquet",
+        config=f"{RESULTS}/config.yaml",
+    params:
+        config=PLAN.config,
+        cells=PLAN.records(),
+        code=code("collect.py"),
+    log:
+        f"{RESULTS}/collect.log",
+    benchmark:
+        f"{RESULTS}/collect.benchmark.tsv"
+    script:
+        "../scripts/collect.py"

@@ -1,0 +1,94 @@
+# Reads and checks configuration and sheet, and decides which cells run which stages.
+# Needs: config, the model sheet, the prompt tables. Makes: the names that the other files use.
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from phasescope import study as studies
+from phasescope.errors import PhasescopeError
+from phasescope.tables.provenance import fingerprint
+
+try:
+    PLAN = studies.plan_study(config, [str(f) for f in workflow.configfiles])
+except PhasescopeError as error:
+    raise WorkflowError(str(error)) from None
+
+STUDY = PLAN.config["study"]
+RESULTS = f"results/{STUDY}"
+CELL = f"{RESULTS}/{{model}}/{{precision}}"
+
+
+wildcard_constraints:
+    model="|".join(re.escape(m.id) for m in PLAN.models),
+    precision="16|8|4",
+    design="|".join(PLAN.config["designs"]),
+
+
+# Two jobs never hold more than the machine can give; a cell that alone does not fit is not run.
+workflow.resource_settings.resources.setdefault("mem_mb", PLAN.usable_mb)
+
+
+def code(script):
+    """Fingerprint of the library rooms that a script imports: an edit there reruns its jobs."""
+    return fingerprint(Path(workflow.basedir) / "workflow/scripts" / script)
+
+
+def settings(*keys):
+    """The keys of the configuration that a rule uses, and no others: a change elsewhere spares it."""
+    return {key: PLAN.config[key] for key in keys}
+
+
+def memory(wildcards):
+    """Planned memory of a cell's job, MB."""
+    return PLAN.cell(wildcards.model, wildcards.precision).mem_mb
+
+
+def prompt_table(wildcards):
+    return PLAN.prompts[wildcards.model]
+
+
+def study_tables(stage, name):
+    """Paths of one table of all cells that run a stage."""
+    return [f"{RESULTS}/{cell.name}/{stage}/{name}.parquet" for cell in PLAN.running(stage)]
+
+
+def design_tables():
+    return [
+        f"{RESULTS}/{cell.name}/intervene/{design}.parquet"
+        for cell in PLAN.running("intervene")
+        for design in PLAN.config["designs"]
+    ]
+
+
+def model_tables(model):
+    """Everything that the cells of one model make."""
+    paths = []
+    for stage, names in studies.STAGE_TABLES.items():
+        names = PLAN.config["designs"] if stage == "intervene" else names
+        paths += [
+            f"{RESULTS}/{cell.name}/{stage}/{name}.parquet"
+            for cell in PLAN.running(stage)
+            if cell.model.id == model
+            for name in names
+        ]
+    return paths
+
+
+onstart:
+    print(PLAN.summary(), file=sys.stderr)
+
+
+onsuccess:
+    print(f"Report: reports/{STUDY}/index.html", file=sys.stderr)
+
+
+# One target a model: `snakemake <id>` makes all that its cells make.
+for _model in PLAN.models:
+
+    rule:
+        name:
+            _model.id
+        input:
+            model_tables(_model.id),

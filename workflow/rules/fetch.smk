@@ -1,0 +1,24 @@
+# Needs: a local folder, or the hub (HF_TOKEN and HF_HOME are respected).
+# Makes: a folder of links to the checked checkpoint of a model, and what it is.
+
+
+def local_files(wildcards):
+    """Files of a local checkpoint: a changed one reruns the model."""
+    return PLAN.local_files(wildcards.model)
+
+
+rule fetch:
+    input:
+        local_files,
+    output:
+        folder=directory(f"{RESULTS}/{{model}}/fetch/checkpoint"),
+        facts=f"{RESULTS}/{{model}}/fetch/checkpoint.json",
+    params:
+        source=lambda w: PLAN.source(w.model),
+        code=code("fetch.py"),
+    log:
+        f"{RESULTS}/{{model}}/fetch/fetch.log",
+    benchmark:
+        f"{RESULTS}/{{model}}/fetch/fetch.benchmark.tsv"
+    script:
+        "../scripts/fetch.py"

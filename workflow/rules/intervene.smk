@@ -1,0 +1,51 @@
+# Needs: the weights of a cell, its prompt table, and the probe's scratch.
+# Makes: the direction that the designs use, and one table a design: a job each.
+
+
+rule select_direction:
+    input:
+        folder=f"{CELL}/quantize/checkpoint",
+        facts=f"{CELL}/quantize/checkpoint.json",
+        prompts=prompt_table,
+        scratch=f"{CELL}/scratch/probe",
+        thresholds=PLAN.config["thresholds"],
+    output:
+        table=f"{CELL}/select/selection.parquet",
+        scratch=f"{CELL}/scratch/select/selected.json",
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("select_direction.py"),
+    resources:
+        mem_mb=memory,
+    log:
+        f"{CELL}/select/select_direction.log",
+    benchmark:
+        f"{CELL}/select/select_direction.benchmark.tsv"
+    script:
+        "../scripts/select_direction.py"
+
+
+rule intervene:
+    input:
+        folder=f"{CELL}/quantize/checkpoint",
+        facts=f"{CELL}/quantize/checkpoint.json",
+        prompts=prompt_table,
+        scratch=f"{CELL}/scratch/probe",
+        selected=f"{CELL}/scratch/select/selected.json",
+        thresholds=PLAN.config["thresholds"],
+    output:
+        table=f"{CELL}/intervene/{{design}}.parquet",
+        scratch=f"{CELL}/scratch/intervene/{{design}}.json",
+    params:
+        settings=settings(*studies.ANSWER_KEYS, "sham_draws"),
+        journal=f"{CELL}/journal",
+        code=code("intervene.py"),
+    resources:
+        mem_mb=memory,
+    log:
+        f"{CELL}/intervene/{{design}}.log",
+    benchmark:
+        f"{CELL}/intervene/{{design}}.benchmark.tsv"
+    script:
+        "../scripts/intervene.py"

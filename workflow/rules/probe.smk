@@ -1,0 +1,25 @@
+# Needs: the weights of a cell and its prompt table.
+# Makes: where the safety signal can be read; for the designs, in scratch, the activations that
+# directions come from and the model's own refusal openings. Answers go to the journal.
+
+
+rule probe:
+    input:
+        folder=f"{CELL}/quantize/checkpoint",
+        facts=f"{CELL}/quantize/checkpoint.json",
+        prompts=prompt_table,
+    output:
+        table=f"{CELL}/probe/probes.parquet",
+        scratch=directory(f"{CELL}/scratch/probe"),
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("probe.py"),
+    resources:
+        mem_mb=memory,
+    log:
+        f"{CELL}/probe/probe.log",
+    benchmark:
+        f"{CELL}/probe/probe.benchmark.tsv"
+    script:
+        "../scripts/probe.py"

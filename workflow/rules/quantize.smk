@@ -1,0 +1,30 @@
+# Needs: a fetched checkpoint, or the hub id of a ready-made quantized one.
+# Makes: the weights of a cell (16 bit passes through as links), and what they are.
+
+
+def quantize_source(wildcards):
+    """The fetched checkpoint, unless the sheet names a ready-made one for this precision."""
+    if PLAN.ready_made(wildcards.model, wildcards.precision):
+        return {}
+    folder = f"{RESULTS}/{wildcards.model}/fetch"
+    return {"folder": f"{folder}/checkpoint", "facts": f"{folder}/checkpoint.json"}
+
+
+rule quantize:
+    input:
+        unpack(quantize_source),
+    output:
+        folder=directory(f"{CELL}/quantize/checkpoint"),
+        facts=f"{CELL}/quantize/checkpoint.json",
+    params:
+        ready_made=lambda w: PLAN.ready_made(w.model, w.precision),
+        settings=settings("group_size"),
+        code=code("quantize.py"),
+    resources:
+        mem_mb=memory,
+    log:
+        f"{CELL}/quantize/quantize.log",
+    benchmark:
+        f"{CELL}/quantize/quantize.benchmark.tsv"
+    script:
+        "../scripts/quantize.py"

@@ -1,0 +1,19 @@
+# Needs: the study-wide tables, the merged configuration, the page's template.
+# Makes: the report, one self-contained page.
+
+
+rule report:
+    input:
+        tables=[f"{RESULTS}/{name}.parquet" for name in studies.STUDY_TABLES],
+        config=f"{RESULTS}/config.yaml",
+        template=sorted(str(p) for p in Path(workflow.basedir, "workflow/report").rglob("*") if p.is_file()),
+    output:
+        f"reports/{STUDY}/index.html",
+    params:
+        code=code("report.py"),
+    log:
+        f"{RESULTS}/report.log",
+    benchmark:
+        f"{RESULTS}/report.benchmark.tsv"
+    script:
+        "../scripts/report.py"

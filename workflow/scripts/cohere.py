@@ -1,0 +1,29 @@
+"""Language and answers of one cell, as it is and under each design's chosen setting."""
+
+from pathlib import Path
+
+from phasescope.behave import coherence
+from phasescope.cell import CellJob, load_chosen, load_selected, load_sources
+from phasescope.intervene import applied
+from phasescope.jobs import job
+from phasescope.probe import LAST_PROMPT
+
+with job(snakemake):
+    cell = CellJob(snakemake)
+    keep = cell.settings["keep_text"]
+    summaries, behavior = coherence(cell.subject, "baseline", "none", keep_text=keep)
+    chosen = {Path(p).stem: load_chosen(p) for p in snakemake.input.chosen}
+    chosen = {design: setting for design, setting in chosen.items() if setting}
+    if chosen:
+        selected = load_selected(snakemake.input.selected)
+        sources = load_sources(snakemake.input.scratch, cell.subject)
+        source = sources[selected.position if selected else LAST_PROMPT]
+    for design, setting in chosen.items():
+        edit = setting.edit(source, selected)
+        with applied(cell.subject.lm, edit):
+            found = coherence(cell.subject, design, edit.key, keep_text=keep)
+        summaries += found[0]
+        behavior += found[1]
+    cell.write(snakemake.output.coherence, "coherence", summaries)
+    cell.write(snakemake.output.behavior, "behavior", behavior)
+    cell.finish()
