@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from phasescope.report import formats
 from phasescope.report.names import PHASES, pretty
-from phasescope.report.study import Model, Study, records
+from phasescope.report.study import Model, Study, records, stages_of
 
 _DECIDED = tuple(p for p in PHASES if p != "not_run")
 
@@ -93,32 +93,40 @@ def main_reasons(study: Study) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _left_out(study: Study) -> list[tuple[str, str, str, str]]:
+    """(reason, what, model, precision) of everything that the tables say was not run."""
+    found = []
+    for row in records(study.tables["cells"]):
+        for stage in stages_of(row["stages_not_run"]):
+            found.append((row["reason"], pretty(stage), row))
+    for table, column, what in (
+        ("selection", "status", pretty("select")),
+        ("interventions", "status", pretty("intervene")),
+        ("phases", "phase", pretty("classify")),
+    ):
+        frame = study.tables[table]
+        for row in records(frame[frame[column] == "not_run"]):
+            design = f": {pretty(row['design'])}" if "design" in row else ""
+            found.append((row["reason"], f"{what}{design}", row))
+    return [(r or "no reason given", what, row["model"], row["precision"]) for r, what, row in found]
+
+
 def not_run(study: Study) -> list[dict]:
-    """Everything that was not run, grouped by reason: {reason, parts: [{what, cells}]}."""
-    rows = [(r["reason"], pretty(r["stage"]), r) for r in _rows(study, "cells", "status")]
-    rows += [(r["reason"], pretty("select"), r) for r in _rows(study, "selection", "status")]
-    rows += [
-        (r["reason"], f"{pretty('intervene')}: {pretty(r['design'])}", r)
-        for r in _rows(study, "interventions", "status")
-    ]
-    rows += [(r["reason"], pretty("classify"), r) for r in _rows(study, "phases", "phase")]
+    """Everything that was not run, grouped by reason: {reason, parts: [{what, cells}]}.
+
+    Stages of one reason that were left out in the same cells share a part.
+    """
     groups: dict[str, dict[str, dict[str, list[str]]]] = {}
-    for reason, what, row in rows:
-        cells = groups.setdefault(reason or "no reason given", {}).setdefault(what, {})
-        found = cells.setdefault(row["model"], [])
-        found += [row["precision"]] * (row["precision"] not in found)
-    return [
-        {
-            "reason": reason,
-            "parts": [
-                {"what": what, "cells": [f"{m} at {_bits(p)}" for m, p in cells.items()]}
-                for what, cells in parts.items()
-            ],
-        }
-        for reason, parts in groups.items()
-    ]
+    for reason, what, model, precision in dict.fromkeys(_left_out(study)):
+        cells = groups.setdefault(reason, {}).setdefault(what, {})
+        cells.setdefault(model, []).append(precision)
+    return [{"reason": reason, "parts": _parts(stages)} for reason, stages in groups.items()]
 
 
-def _rows(study: Study, table: str, column: str) -> list[dict]:
-    frame = study.tables[table]
-    return records(frame[frame[column] == "not_run"])
+def _parts(stages: dict[str, dict[str, list[str]]]) -> list[dict]:
+    """Stages by the cells that lack them: {what: [stage], cells: ['a at 16 bit']}."""
+    same: dict[tuple[str, ...], list[str]] = {}
+    for what, cells in stages.items():
+        named = tuple(f"{model} at {_bits(found)}" for model, found in cells.items())
+        same.setdefault(named, []).append(what)
+    return [{"what": what, "cells": list(cells)} for cells, what in same.items()]

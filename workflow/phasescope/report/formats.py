@@ -96,3 +96,10 @@ def slugs(ids: Iterable[str]) -> dict[str, str]:
             slug, copy = f"{base}-{copy}", copy + 1
         found[identity] = slug
     return found
+
+
+def along(value: float | None, low: float, high: float) -> float | None:
+    """Where a value lies between two ends, percent, cut off at them; None where it is missing."""
+    if missing(value):
+        return None
+    return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)

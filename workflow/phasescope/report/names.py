@@ -11,6 +11,9 @@ PAPER = "#ffffff"
 # matplotlib leaves pure black unsaid in SVG, and a color that is unsaid cannot follow the theme
 BLACK = "#000001"
 
+# letters on marks keep their color in both themes, or they would vanish on their mark
+_LIGHT, _DARK = "#fffffe", "#101418"
+
 
 @dataclass(frozen=True)
 class Look:
@@ -33,27 +36,27 @@ PHASES = {
         "Too few hazardous prompts are refused for a mechanism to be sought.",
     ),
     "deletable_circuit": Look(
-        "deletable circuit", "#d55e00", "D", BLACK, "s",
+        "deletable circuit", "#d55e00", "D", _DARK, "s",
         "holds its refusal in a deletable circuit", "hold their refusal in a deletable circuit",
         "One intervention removes refusal and leaves ability: safety is a separable part.",
     ),
     "reasoning_tangle": Look(
-        "reasoning tangle", "#cc79a7", "R", BLACK, "^",
+        "reasoning tangle", "#cc79a7", "R", _DARK, "^",
         "is a reasoning tangle", "are reasoning tangles",
         "Removing refusal breaks the model's reasoning along with it.",
     ),
     "three_pathway": Look(
-        "three pathways", "#009e73", "3", BLACK, "p",
+        "three pathways", "#009e73", "3", _DARK, "p",
         "refuses through three pathways", "refuse through three pathways",
         "No one or two pathways suffice; all three must be removed at once.",
     ),
     "holographic": Look(
-        "holographic", "#0072b2", "H", PAPER, "D",
+        "holographic", "#0072b2", "H", _LIGHT, "D",
         "is holographic", "are holographic",
         "Nothing tried removes refusal without ruining the model.",
     ),
     "indeterminate": Look(
-        "indeterminate", "#6b7280", "?", PAPER, "o",
+        "indeterminate", "#6b7280", "?", _LIGHT, "o",
         "is indeterminate", "are indeterminate",
         "Measured, but no phase is probable enough to be named.",
     ),

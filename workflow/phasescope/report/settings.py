@@ -52,7 +52,7 @@ def settings_of(study: Study, model: Model) -> pd.DataFrame:
 def designs_of(study: Study, model: Model) -> list[str]:
     """Designs that the model's rows name, run or not, in the order of the methods."""
     found = study.of("interventions", model.id)
-    names = set(found.loc[found["intervention"] != "none", "design"])
+    names = set(found["design"]) - {"baseline", "none"}
     return [d for d in DESIGNS if d in names] + sorted(names - set(DESIGNS))
 
 

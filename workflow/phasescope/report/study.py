@@ -110,19 +110,27 @@ class Study:
     def why(self, model: str, precision: str, stage: str = "", design: str = "") -> str:
         """The reason that the tables give for something missing in a cell, nearest cause first."""
         designs = self.of("interventions", model, precision, status="not_run")
-        cells = self.of("cells", model, precision, status="not_run")
-        sources = (
+        cells = self.of("cells", model, precision)
+        left_out = [stage in stages_of(listed) for listed in cells["stages_not_run"]]
+        sources = [
             designs[designs["design"] == design],
-            self.of("selection", model, precision, status="not_run") if stage == "intervene" else None,
-            cells[cells["stage"] == stage],
-            cells,
+            self.of("selection", model, precision, status="not_run"),
+            cells[left_out],
+            cells[cells["status"] != "run"],
             self.of("phases", model, precision, phase="not_run"),
-        )
+        ]
+        if stage not in ("intervene", "select"):
+            sources.pop(1)
         for source in sources:
-            reasons = [] if source is None else source["reason"].dropna().unique()
-            if len(reasons):
-                return formats.listing(reasons) if len(reasons) < 3 else str(reasons[0])
+            reasons = list(source["reason"].dropna().unique())
+            if reasons:
+                return formats.listing(reasons) if len(reasons) < 3 else reasons[0]
         return _UNKNOWN
+
+
+def stages_of(listed: str | None) -> list[str]:
+    """The stages of a comma-separated list; none where it is missing."""
+    return [] if formats.missing(listed) else [s.strip() for s in listed.split(",") if s.strip()]
 
 
 def _order(model: Model) -> tuple:

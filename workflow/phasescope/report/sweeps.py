@@ -7,12 +7,13 @@ from matplotlib.axes import Axes
 from phasescope.report import formats
 from phasescope.report.names import FAINT, INK, MUTED, PAPER, pretty
 from phasescope.report.panels import Row, finish, grid, key, rule, say_why
-from phasescope.report.settings import designs_of, percentile_95, settings_of
+from phasescope.report.settings import designs_of, percentile_95, ranges, settings_of, where
 from phasescope.report.study import Model, Study
 from phasescope.report.svg import Drawing, drawing, style
 
 _SHAM = {"color": FAINT, "ls": "", "marker": "o", "ms": 2.6, "alpha": 0.75, "mew": 0}
 _TICK = {"color": MUTED, "ls": "", "marker": "_", "ms": 13, "mew": 1.3}
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _DIRECTION = {"selected": "o", "per_layer": "s"}
 _DESIGN = {"ablation-layers": "^", "ablation-coverage": "v", "ablation-dose": "o", "ablation-scope": "D",
            "addition": "s"}
@@ -26,12 +27,13 @@ _MEASURES = {
     "accuracy_cost": ("generation", Row("Cost", "fall of benign accuracy, share", 0.95)),
 }
 
-# design -> (column of x, label of x, words before the range of blocks)
+# design -> (column of x, label of x)
 _AXES = {
     "ablation-dose": ("dose", "dose: share of the direction removed"),
-    "addition": ("dose", "dose: multiple of the mean gap added"),
+    "addition": ("dose", "dose: multiple of the mean gap added (negative: taken away)"),
     "ablation-layers": ("blocks", "the one block edited, counted from 0"),
-    "ablation-coverage": ("coverage", "share of blocks edited"),
+    "ablation-coverage": ("coverage", "share of the blocks edited"),
+    "ablation-scope": ("scope", "scope, see below"),
 }
 
 
@@ -40,7 +42,8 @@ def _points(ax: Axes, rows: pd.DataFrame, x: str, measure: str) -> None:
     for direction, kind in rows.groupby("direction", sort=True):
         kind = kind.sort_values(x)
         marker = _DIRECTION.get(direction, "D")
-        ax.plot(kind[x], kind[measure], color=INK, lw=1.1, alpha=0.55)
+        if x != "scope":
+            ax.plot(kind[x], kind[measure], color=INK, lw=1.1, alpha=0.55)
         if f"{measure}_ci_low" in kind:
             ax.vlines(kind[x], kind[f"{measure}_ci_low"], kind[f"{measure}_ci_high"], color=INK, lw=1.0)
         soiled = (kind["clean"] == False).fillna(False)  # noqa: E712 (a missing verdict is not "not clean")
@@ -59,24 +62,38 @@ def _shams(ax: Axes, rows: pd.DataFrame, x: str, measure: str, spread: float) ->
             ax.plot([place], [percentile_95(draws[measure])], **_TICK)
 
 
-def _baseline(ax: Axes, study: Study, model: Model, precision: str, measure: str) -> None:
-    rows = study.of("interventions", model.id, precision, intervention="none", measured_by="first_token")
-    known = rows[measure].dropna() if measure == "refusal_nats" else []
-    if len(known):
-        rule(ax, float(known.iloc[0]), "without it")
-    elif measure != "refusal_nats":
-        rule(ax, 0.0)
-
-
 def _panel(ax: Axes, rows: pd.DataFrame, x: str, measure: str) -> None:
     rows = rows.dropna(subset=[x, measure])
     width = float(rows[x].max() - rows[x].min()) or 1.0
     _shams(ax, rows[rows["sham"]], x, measure, 0.018 * width)
     _points(ax, rows[~rows["sham"]], x, measure)
     ax.set_xlim(rows[x].min() - 0.06 * width, rows[x].max() + 0.06 * width)
+    if x == "scope":
+        _name_scopes(ax, rows)
     if measure == "accuracy_cost":
         low, high = ax.get_ylim()
         ax.set_ylim(min(low, -0.1), max(high, 0.3))
+
+
+def _scopes(rows: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """A number for each scope (direction, site and blocks), and the words for each."""
+    real = rows[~rows["sham"]]
+    words = {where(r): None for r in real.to_dict("records")}
+    number = {text: i for i, text in enumerate(words)}
+    # a sham stands with the chosen setting that it matches, whose direction it replaced
+    chosen = {(r["precision"], r["design"]): where(r)
+              for r in real[real["chosen"]].to_dict("records")}
+    texts = [
+        chosen.get((r["precision"], r["design"])) if r["sham"] else where(r)
+        for r in rows.to_dict("records")
+    ]
+    return pd.Series([number.get(t, np.nan) for t in texts], index=rows.index), list(words)
+
+
+def _name_scopes(ax: Axes, rows: pd.DataFrame) -> None:
+    places = sorted(rows["scope"].unique())
+    ax.set_xticks(places, [_LETTERS[int(p)] for p in places])
+    ax.set_xlim(-0.5, max(places) + 0.5)
 
 
 def sweep(study: Study, model: Model, design: str) -> Drawing | None:
@@ -85,7 +102,9 @@ def sweep(study: Study, model: Model, design: str) -> Drawing | None:
         return None
     x, x_label = _AXES[design]
     rows = settings_of(study, model)
-    rows = rows[(rows["design"] == design) & rows[x].notna()]
+    rows = rows[rows["design"] == design].copy()
+    rows["scope"], scopes = _scopes(rows)
+    rows = rows[rows[x].notna()]
     measures = [m for m, (by, _) in _MEASURES.items() if rows.loc[rows["measured_by"] == by, m].notna().any()]
     if not measures:
         return None
@@ -96,13 +115,13 @@ def sweep(study: Study, model: Model, design: str) -> Drawing | None:
                 here = rows[(rows["precision"] == precision) & (rows["measured_by"] == _MEASURES[measure][0])]
                 if here[measure].notna().any():
                     _panel(ax, here, x, measure)
-                    _baseline(ax, study, model, precision, measure)
+                    rule(ax, 0.0, "as likely as compliance" if measure == "refusal_nats" else "")
                 else:
                     say_why(ax, _why(study, model, precision, design, rows))
         finish(axes)
         key(figure, _key(rows, measures))
         return drawing(figure, f"fig-{design}-{model.slug}", f"{model.id}: {pretty(design)}",
-                       _words(rows, design), _caption(rows, measures))
+                       _words(rows, design), _caption(rows, measures, scopes if x == "scope" else []))
 
 
 def _why(study: Study, model: Model, precision: str, design: str, rows: pd.DataFrame) -> str:
@@ -152,10 +171,11 @@ def _n(rows: pd.DataFrame) -> str:
     return "; ".join(parts)
 
 
-def _caption(rows: pd.DataFrame, measures: list[str]) -> str:
-    text = "Bars: 95 % intervals. " if len(measures) > 1 or measures[0] != "refusal_nats" else ""
-    blocks = rows.loc[~rows["sham"], "layers"].nunique()
-    text += "" if blocks > 1 else "One set of blocks throughout. "
+def _caption(rows: pd.DataFrame, measures: list[str], scopes: list[str]) -> str:
+    text = "".join(f"{a}: {words}. " for a, words in zip(_LETTERS, scopes, strict=False))
+    text += "Bars: 95 % intervals. " if len(measures) > 1 or measures[0] != "refusal_nats" else ""
+    blocks = rows.loc[~rows["sham"], "layers"].unique()
+    text += f"Blocks edited: {ranges(blocks[0])}. " if len(blocks) == 1 else ""
     return f"{text}{_n(rows)[:1].upper()}{_n(rows)[1:]}."
 
 

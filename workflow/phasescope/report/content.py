@@ -1,0 +1,151 @@
+"""What the template shows besides figures: rows of its tables, plain values only."""
+
+import math
+import shlex
+
+import pandas as pd
+
+from phasescope.report import formats
+from phasescope.report.names import PHASES, pretty
+from phasescope.report.settings import proven
+from phasescope.report.study import Model, Study, records
+
+_TEXT = 320  # characters of an answer
+_SIZE = ("parameters_total_billion", "parameters_active_billion")
+
+
+def verdict_rows(study: Study) -> list[dict]:
+    """Rows of the phase table, in the order of the models, with what the page needs beside."""
+    order = list(PHASES)
+    rows = []
+    for model in study.models:
+        for verdict in model.verdicts:
+            posterior = [(p, verdict.get(f"p_{p}") or 0.0) for p in order]
+            rows.append(verdict | {
+                "of": model,
+                "rank": order.index(verdict["phase"]),
+                "posterior": [(p, share) for p, share in posterior if share > 0.002],
+                "n": _baseline_n(study, model.id, verdict["precision"]),
+            })
+    return rows
+
+
+def _baseline_n(study: Study, model: str, precision: str) -> int | None:
+    rows = study.of("coherence", model, precision, condition="baseline", label="hazardous")
+    return int(rows["n"].iloc[0]) if len(rows) else None
+
+
+def downloads(study: Study) -> dict[str, dict]:
+    """Tables that the page offers as CSV, by name: {columns, rows}; missing values are None."""
+    models = {m.id: m for m in study.models}
+    phases = study.tables["phases"]
+    rows = []
+    for row in verdict_rows(study):
+        model = models[row["model"]]
+        sizes = dict(zip(_SIZE, (model.total_billion, model.active_billion), strict=True))
+        rows.append({"architecture": model.architecture, **sizes} | row)
+    columns = ["model", "precision", "architecture", *_SIZE]
+    columns += [c for c in phases.columns if c not in columns]
+    return {"phases": {"columns": columns, "rows": [[_plain(r.get(c)) for c in columns] for r in rows]}}
+
+
+def _plain(value):
+    """A value that JSON holds: NaN and infinities become None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def selection_rows(study: Study, model: Model) -> dict[str, dict]:
+    """Per precision: the candidates, the chosen one first, and the reason where none was chosen."""
+    found = {}
+    for precision in study.precisions:
+        rows = study.of("selection", model.id, precision)
+        named = rows[rows["layer"].notna()].sort_values(["chosen", "qualifies", "layer"], ascending=[False, False, True])
+        missing = rows.loc[rows["status"] == "not_run", "reason"].dropna()
+        found[precision] = {
+            "rows": records(named),
+            "reason": missing.iloc[0] if len(missing) else "" if len(rows) else study.why(model.id, precision, "select"),
+        }
+    return found
+
+
+def coherence_rows(study: Study, model: Model) -> dict[str, list[dict]]:
+    """Per precision: coherence of the baseline and of each chosen intervention."""
+    return {p: records(study.of("coherence", model.id, p)) for p in study.precisions}
+
+
+def proven_rows(study: Study, model: Model) -> dict[str, list[dict]]:
+    """Per precision: every generated and graded setting."""
+    rows = proven(study, model)
+    return {p: [r for r in rows if r["precision"] == p] for p in study.precisions}
+
+
+def answers(study: Study, model: Model) -> list[dict]:
+    """The same few prompts before and after the best intervention, where answers were kept."""
+    found = []
+    for verdict in model.verdicts:
+        kept = study.of("behavior", model.id, verdict["precision"])
+        kept = kept[kept["text"].notna()]
+        after = verdict.get("best_design")
+        conditions = ["baseline", *([after] if after in set(kept["condition"]) else [])]
+        for prompt in _prompts(kept[kept["condition"] == "baseline"]):
+            rows = [kept[(kept["prompt"] == prompt) & (kept["condition"] == c)] for c in conditions]
+            found.append({
+                "precision": verdict["precision"],
+                "prompt": prompt,
+                "label": rows[0]["label"].iloc[0],
+                "answers": [_answer(c, r.iloc[0]) for c, r in zip(conditions, rows, strict=True) if len(r)],
+            })
+    return found
+
+
+def _prompts(baseline: pd.DataFrame) -> list[str]:
+    """Two hazardous prompts, refused ones first, and a benign one."""
+    hazardous = baseline[baseline["label"] == "hazardous"]
+    hazardous = hazardous.assign(other=hazardous["grade"] != "refusal").sort_values(["other", "prompt"])
+    benign = baseline[baseline["label"] == "benign"].sort_values("prompt")
+    return [*hazardous["prompt"].drop_duplicates().head(2), *benign["prompt"].drop_duplicates().head(1)]
+
+
+def _answer(condition: str, row: pd.Series) -> dict:
+    text = str(row["text"])
+    return {
+        "condition": pretty(condition),
+        "grade": row["grade"],
+        "text": text[:_TEXT],
+        "cut": max(0, len(text) - _TEXT),
+    }
+
+
+def provenance_rows(study: Study) -> list[dict]:
+    """Every fact in the tables' metadata: {key, value, tables}, equal values said once."""
+    facts: dict[tuple[str, str], list[str]] = {}
+    for table, metadata in study.provenance.items():
+        for key, value in metadata.items():
+            if key != "table":
+                facts.setdefault((key, value), []).append(table)
+    everywhere = len(study.provenance)
+    return [
+        {"key": key, "value": value, "tables": "all" if len(tables) == everywhere else ", ".join(tables)}
+        for (key, value), tables in sorted(facts.items())
+    ]
+
+
+def cell_rows(study: Study) -> list[dict]:
+    """One row a cell: the weights that ran and the memory that was planned."""
+    columns = ["compute_dtype", "weights_from", "revision", "checkpoint_sha256"]
+    rows = []
+    for model in study.models:
+        for precision in (v["precision"] for v in model.verdicts):
+            cell = study.of("cells", model.id, precision)
+            if len(cell):
+                known = {c: next(iter(cell[c].dropna()), None) for c in columns}
+                rows.append(records(cell.head(1))[0] | known | {"of": model})
+    return rows
+
+
+def commands(study: Study) -> list[str]:
+    """The command that reruns each model of this study."""
+    config = shlex.quote(f"results/{study.id}/config.yaml")
+    return [f"snakemake --configfile {config} {shlex.quote(m.id)}" for m in study.models]
