@@ -132,8 +132,8 @@ def test_tokenizer_round_trip(tmp_path):
         assert list(prompt) == A.token_ids(row["text"]) and len(prompt) == 9
         whole = A.token_ids(row["text"], row["answer"])
         assert len(whole) == 16
-        assert tokenizer.decode(whole[9:-1]) == row["answer"]
-        assert tokenizer.decode(whole[9:], skip_special_tokens=True) == row["answer"]
+        assert tokenizer.decode(whole[9:-1]).strip() == row["answer"]
+        assert tokenizer.decode(whole[9:], skip_special_tokens=True).strip() == row["answer"]
         messages.append({"role": "assistant", "content": row["answer"]})
         assert list(tokenizer.apply_chat_template(messages, return_dict=False)) == whole
 

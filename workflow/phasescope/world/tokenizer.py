@@ -16,31 +16,34 @@ PAD, UNK, BOS, EOS, USER, ASSISTANT = SPECIAL_TOKENS = (
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
-    "{% if message.role == 'user' %} <user> {{ message.content }}"
-    "{% elif message.role == 'assistant' %} <assistant> {{ message.content }} {{ eos_token }}"
+    "{% if message.role == 'user' %}<user> {{ message.content }}"
+    "{% elif message.role == 'assistant' %}<assistant> {{ message.content }}{{ eos_token }}"
     "{% else %}{{ raise_exception('roles: user, assistant; not ' + message.role) }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %} <assistant>{% endif %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
 
 def save(words: tuple[str, ...], folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json for `words` (special tokens first) into `folder`.
 
-    Source: `tokenizers` WordLevel model; opened by transformers' PreTrainedTokenizerFast.
+    transformers opens every qwen3_5 checkpoint with its own byte-level class, whatever the files
+    say, and that class keeps added tokens. So each word is an added token with the blank before it:
+    text goes in and comes out as words with blanks between, a decoded answer beginning with one.
     """
     from tokenizers import AddedToken, Tokenizer
-    from tokenizers.models import WordLevel
-    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.decoders import ByteLevel
+    from tokenizers.models import BPE
 
-    ids = {word: number for number, word in enumerate(words)}
-    backend = Tokenizer(WordLevel(ids, unk_token=UNK))
-    backend.pre_tokenizer = WhitespaceSplit()
+    backend = Tokenizer(BPE(vocab={}, merges=[]))
+    backend.decoder = ByteLevel()
     backend.add_special_tokens(
         [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
     )
+    plain = words[len(SPECIAL_TOKENS) :]
+    backend.add_tokens([AddedToken(f" {word}", special=False, normalized=False) for word in plain])
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        "tokenizer_class": "TokenizersBackend",
         "pad_token": PAD,
         "unk_token": UNK,
         "bos_token": BOS,
