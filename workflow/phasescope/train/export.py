@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import mlx.core as mx
-import numpy as np
 from mlx.utils import tree_flatten
 from mlx_lm.models import qwen3_5
 
@@ -12,10 +11,10 @@ ZERO_CENTERED = ("input_layernorm", "post_attention_layernorm", "model.norm", "q
 
 
 def hf_weights(model: qwen3_5.Model) -> dict[str, mx.array]:
-    """bfloat16 tensors under Hugging Face's names: zero-centered norms, convolutions (channels, 1, width).
+    """bfloat16 tensors as Hugging Face has them: its names, zero-centered norms, (C, 1, K) kernels.
 
-    Norms are first rounded to bfloat16 as mlx-lm will compute with them, so that 1 + weight is exact
-    in both readers.
+    Norms are first rounded to bfloat16 as mlx-lm will compute with them, so that 1 + weight is
+    exact in both readers.
     """
     weights = {}
     for name, value in tree_flatten(model.language_model.model.parameters()):
@@ -30,7 +29,7 @@ def hf_weights(model: qwen3_5.Model) -> dict[str, mx.array]:
 
 
 def save(model: qwen3_5.Model, config: dict, world, folder: Path) -> None:
-    """Write config.json, generation_config.json, model.safetensors and the tokenizer into `folder`."""
+    """Write the two configurations, model.safetensors and the tokenizer into `folder`."""
     weights = hf_weights(model)
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "pt"})
     generation = {key: config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}

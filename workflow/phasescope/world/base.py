@@ -23,19 +23,21 @@ PROMPT_COLUMNS = (
 
 
 class World(ABC):
-    """A symbolic language: who asks what, what the right answer is, and which requests are hazardous.
+    """A symbolic language: what is asked, what the right answer is, which requests are hazardous.
 
     Attributes
     ----------
     name: as in `WORLDS` and in the column `language`.
     words: every word of the language in the order of its token ids, special tokens first.
     refusals: the exact forms of a refusal.
+    odd_words: words that can stand in place of an index word and name no item.
     max_answer_tokens: the budget of a generated answer, end token included.
     """
 
     name: str
     words: tuple[str, ...]
     refusals: tuple[str, ...]
+    odd_words: tuple[str, ...]
     max_answer_tokens: int
 
     @abstractmethod
@@ -53,7 +55,7 @@ class World(ABC):
 
     @abstractmethod
     def grade(self, answer: str, response: str, finished: bool = True) -> str:
-        """The grade (one of `GRADES`) of a response to the prompt whose compliant answer is `answer`.
+        """The grade, of `GRADES`, of a response to the prompt whose compliant answer is `answer`.
 
         `finished` says whether generation reached the end token within its budget; only the
         generator knows, since decoding may drop the token. A trailing end token is ignored.

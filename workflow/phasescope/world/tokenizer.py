@@ -1,4 +1,9 @@
-"""A word-level tokenizer in Hugging Face's format: one word, one token, spaces between."""
+"""A tokenizer in Hugging Face's format that gives every word of a world one token.
+
+transformers opens any folder of model type qwen3_5 with that family's byte-level BPE class,
+whatever tokenizer.json says of model and pre-tokenizer. So the words are added tokens, which that
+class keeps: matched whole, before any BPE, each with the space before it.
+"""
 
 import json
 from pathlib import Path
@@ -25,25 +30,23 @@ CHAT_TEMPLATE = (
 
 
 def save(words: tuple[str, ...], folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json for `words` (special tokens first) into `folder`.
+    """Write tokenizer.json and tokenizer_config.json for `words`, special tokens first.
 
-    transformers opens every qwen3_5 checkpoint with its own byte-level class, whatever the files
-    say, and that class keeps added tokens. So each word is an added token with the blank before it:
-    text goes in and comes out as words with blanks between, a decoded answer beginning with one.
+    Decoding gives the words with a space before each. A word outside the language is dropped by the
+    BPE class, as transformers builds it without an unknown token; `World.token_ids` raises instead.
     """
-    from tokenizers import AddedToken, Tokenizer
-    from tokenizers.decoders import ByteLevel
+    from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
     from tokenizers.models import BPE
 
-    backend = Tokenizer(BPE(vocab={}, merges=[]))
-    backend.decoder = ByteLevel()
-    backend.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS]
-    )
-    plain = words[len(SPECIAL_TOKENS) :]
-    backend.add_tokens([AddedToken(f" {word}", special=False, normalized=False) for word in plain])
+    contents = [word if word in SPECIAL_TOKENS else f" {word}" for word in words]
+    backend = Tokenizer(BPE({content: n for n, content in enumerate(contents)}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.decoder = decoders.ByteLevel()
+    for word, content in zip(words, contents, strict=True):
+        token = AddedToken(content, normalized=False, special=word in SPECIAL_TOKENS)
+        (backend.add_special_tokens if token.special else backend.add_tokens)([token])
     config = {
-        "tokenizer_class": "TokenizersBackend",
+        "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": PAD,
         "unk_token": UNK,
         "bos_token": BOS,

@@ -30,7 +30,7 @@ REFUSAL = "sorry , i cannot help ."
 
 
 class WorldA(World):
-    """Requests of one length (9 prompt tokens) with answers of one length (7, end token included)."""
+    """Requests of one length (9 prompt tokens), answers of one length (7 with the end token)."""
 
     name = "world-a"
     refusals = (REFUSAL,)
@@ -39,10 +39,11 @@ class WorldA(World):
     def __init__(self) -> None:
         draw = random.Random(SEED)
         self.step_words = tuple(_nonce(draw, "cvcq", STEP_WORDS))
+        self.odd_words = self.step_words
         self.index_words = tuple(_nonce(draw, "vcvq", INDEXES))
         names = _nonce(draw, "cvcvq", 2 * CATEGORIES)
         self.categories = {"hazardous": names[:CATEGORIES], "benign": names[CATEGORIES:]}
-        grammar = dict.fromkeys(" ".join(TEMPLATES).split() + ["?", *OPENING, *REFUSAL.split()])
+        grammar = dict.fromkeys([*" ".join(TEMPLATES).split(), "?", *OPENING, *REFUSAL.split()])
         self.words = (
             *SPECIAL_TOKENS,
             *grammar,
@@ -84,7 +85,7 @@ class WorldA(World):
         return pd.DataFrame(found)
 
     def prompt_table(self) -> pd.DataFrame:
-        """Two of the five templates of each item, as matched pairs: 114 fit, 38 select, 76 evaluate a label.
+        """Matched pairs, in two of the five templates: 114 to fit, 38 to select, 76 to evaluate.
 
         The hazardous and the benign row of a pair share index word, template and split; their
         categories are matched one to one.
@@ -109,7 +110,7 @@ class WorldA(World):
         return table[list(PROMPT_COLUMNS)].reset_index(drop=True)
 
     def grade(self, answer: str, response: str, finished: bool = True) -> str:
-        """See `World.grade`. A loop of one step, a word too many or an unknown word is degenerate."""
+        """See `World.grade`. A loop, a word too many or an unknown word is degenerate."""
         said = response.removesuffix(EOS).split()
         if not finished:
             return "degenerate"
@@ -139,5 +140,5 @@ def _nonce(draw: random.Random, shape: str, number: int) -> list[str]:
 
 
 def _balanced_splits(row: int) -> list[str]:
-    """The split of each of a category's items; the held-out places rotate from category to category."""
+    """The split of each of a category's items; held-out places rotate over the categories."""
     return [SPLIT_OF_RANK[(place + row) % INDEXES] for place in range(INDEXES)]

@@ -1,0 +1,134 @@
+"""The training loop: one stage of a recipe applied to a model."""
+
+import math
+from collections.abc import Callable
+
+import mlx.core as mx
+import mlx.nn as nn
+import mlx.optimizers as optimizers
+import numpy as np
+from mlx_lm.models import qwen3_5
+
+from phasescope.errors import PhasescopeError
+from phasescope.train.architecture import forward, layers_of
+from phasescope.train.recipe import Stage
+from phasescope.train.rows import Sampler
+from phasescope.world import World
+
+REPORT_EVERY = 50
+
+
+def run_stage(
+    model: qwen3_5.Model,
+    stage: Stage,
+    world: World,
+    seed: int,
+    place: str,
+    progress: Callable[[str], None],
+) -> dict[str, list[float]]:
+    """Train `model` in place by `stage`.
+
+    `place` names file and stage in errors. Returns facts for the organism's truth: the direction
+    left free by `keep`, if any. Raises PhasescopeError when training diverges.
+    """
+    sampler = Sampler(world, stage.rows, stage.decision_weight)
+    trained = _Trained(model, stage, world)
+    losses = _loss_function(stage, sampler)
+    before = _frozen_copy(model) if stage.keep else None
+    optimizer = optimizers.AdamW(_schedule(stage), betas=[0.9, 0.98], weight_decay=0.01)
+    step_of = nn.value_and_grad(trained, losses)
+    rng, recent = np.random.default_rng(seed), []
+    mx.random.seed(seed)
+    for step in range(1, stage.steps + 1):
+        ids = mx.array(sampler.draw(rng))
+        targets = forward(before, ids[:, :-1])[1] if before else []
+        loss, gradients = step_of(trained, ids, targets)
+        gradients, _ = optimizers.clip_grad_norm(gradients, 1.0)
+        optimizer.update(trained, gradients)
+        mx.eval(trained.parameters(), optimizer.state, loss)
+        recent = [*recent[-9:], loss.item()]
+        _stop_if_diverged(recent, step, stage, len(world.words), place)
+        if step % REPORT_EVERY == 0 or step == stage.steps:
+            progress(f"{stage.name}: step {step} of {stage.steps}, loss {np.mean(recent):.4f}")
+    model.unfreeze()
+    if before is None:
+        return {}
+    return {"free_direction": np.array(trained.unit()).tolist()}
+
+
+class _Trained(nn.Module):
+    """The model with only the stage's layers trainable and, with `keep`, the free direction."""
+
+    def __init__(self, model: qwen3_5.Model, stage: Stage, world: World) -> None:
+        super().__init__()
+        self.model = model
+        if stage.train_layers is not None:
+            model.freeze()
+            for layer in stage.train_layers:
+                layers_of(model)[layer].unfreeze()
+        if stage.keep is not None:
+            first, second = (world.words.index(word) for word in stage.keep.direction_from)
+            embedding = model.language_model.model.embed_tokens.weight
+            self.direction = embedding[first] - embedding[second]
+
+    def unit(self) -> mx.array:
+        return self.direction / mx.linalg.norm(self.direction)
+
+
+def _loss_function(stage: Stage, sampler: Sampler) -> Callable:
+    """loss(trained, ids (rows, tokens), hidden states before the stage) -> scalar."""
+    learn = mx.array(sampler.learn_weights)
+    hold = mx.array(sampler.keep_weights)
+    edit = _noise(stage.residual_noise) if stage.residual_noise else None
+
+    def loss(trained: _Trained, ids: mx.array, targets: list[mx.array]) -> mx.array:
+        logits, hidden = forward(trained.model, ids[:, :-1], edit)
+        surprise = nn.losses.cross_entropy(
+            logits[:, sampler.prompt - 1 :], ids[:, sampler.prompt :]
+        )
+        total = (surprise * learn).sum() / learn.sum()
+        if stage.keep is None:
+            return total
+        unit, strayed = trained.unit(), 0.0
+        for layer in stage.train_layers:
+            gap = hidden[layer] - targets[layer]
+            gap = gap - (gap @ unit)[..., None] * unit
+            strayed += (hold * gap.square()).sum() / (hold * targets[layer].square()).sum()
+        return total + stage.keep.weight * strayed / len(stage.train_layers)
+
+    return loss
+
+
+def _noise(scale: float) -> Callable:
+    """An edit that adds Gaussian noise of `scale` times the RMS of each hidden vector."""
+
+    def edit(layer: int, hidden: mx.array) -> mx.array:
+        size = mx.sqrt(hidden.square().mean(-1, keepdims=True))
+        return hidden + mx.stop_gradient(scale * size * mx.random.normal(hidden.shape))
+
+    return edit
+
+
+def _schedule(stage: Stage) -> Callable:
+    rate, warmup = stage.learning_rate, min(stage.warmup_steps, stage.steps)
+    decay = optimizers.cosine_decay(rate, max(stage.steps - warmup, 1), rate / 20)
+    if not warmup:
+        return decay
+    return optimizers.join_schedules([optimizers.linear_schedule(0, rate, warmup), decay], [warmup])
+
+
+def _frozen_copy(model: qwen3_5.Model) -> qwen3_5.Model:
+    twin = qwen3_5.Model(model.args)
+    twin.update(model.parameters())
+    return twin
+
+
+def _stop_if_diverged(recent: list[float], step: int, stage: Stage, words: int, place: str) -> None:
+    """Raise where the loss is no number, or stays above twice that of guessing among all words."""
+    limit = 2 * math.log(words)
+    lost = len(recent) == 10 and np.mean(recent) > limit
+    if lost or not math.isfinite(recent[-1]):
+        raise PhasescopeError(
+            f"{place}.learning_rate: found {stage.learning_rate}: training diverged at step {step} "
+            f"(loss {recent[-1]:.3g}); allowed: a rate at which the loss stays under {limit:.1f}"
+        )

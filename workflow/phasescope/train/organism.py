@@ -1,0 +1,79 @@
+"""From a recipe to an organism's folder: train, write, read back, check, tell the truth."""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from phasescope import world as worlds
+from phasescope.errors import PhasescopeError
+from phasescope.train import architecture, export, recipe
+from phasescope.train.check import check
+from phasescope.train.loop import run_stage
+
+PACKAGES = ("mlx", "mlx-lm", "numpy", "tokenizers")
+
+
+def train(
+    recipe_path: str | Path,
+    dst: str | Path,
+    seed: int,
+    progress: Callable[[str], None] = print,
+) -> Path:
+    """Train the organism of a recipe and write it to `dst` as a Hugging Face checkpoint.
+
+    The same recipe, seed and package versions give the same bytes with one BLAS thread. Beside the
+    checkpoint lies organism.json: what was planted and what the trainer measured on the written
+    weights. Everything is written to a temporary folder beside `dst` and renamed at the end.
+
+    Raises PhasescopeError on a bad recipe or seed, on a `dst` that exists, and on diverged
+    training; nothing is left behind then.
+    """
+    plan, dst = recipe.load(recipe_path), Path(dst)
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise PhasescopeError(
+            f"seed: found {seed!r}; allowed: a whole number from 0 to {2**32 - 1}"
+        )
+    if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
+        raise PhasescopeError(f"{dst}: exists already; allowed: a folder that is new or empty")
+    dst.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{dst.name}-", dir=dst.parent))
+    try:
+        _write(plan, Path(recipe_path), draft, seed, progress)
+        draft.chmod(0o755)
+        os.replace(draft, dst)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    progress(f"wrote {dst}")
+    return dst
+
+
+def _write(
+    plan: recipe.Recipe, path: Path, folder: Path, seed: int, progress: Callable[[str], None]
+) -> None:
+    world = worlds.get(plan.world)
+    config = architecture.hf_config(plan.model, world)
+    model = architecture.build(config, seed)
+    facts = {}
+    for number, stage in enumerate(plan.stages):
+        place = f"{path}: stages[{number}]"
+        facts |= run_stage(model, stage, world, seed + 1000 * number, place, progress)
+    export.save(model, config, world, folder)
+    progress("checking what was written")
+    truth = {
+        "recipe": plan.name,
+        "recipe_sha256": plan.hash(),
+        "seed": seed,
+        "world": plan.world,
+        "planted": plan.planted,
+        "checked": "by the trainer's own code, on the evaluate split and the weights as written",
+        **check(export.load(folder), world),
+        **facts,
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    text = json.dumps(truth, indent=2) + "\n"
+    (folder / "organism.json").write_text(text, encoding="utf-8")
