@@ -17,6 +17,7 @@ include: "workflow/rules/cohere.smk"
 include: "workflow/rules/collect.smk"
 include: "workflow/rules/classify.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/targets.smk"
 
 
 rule all:

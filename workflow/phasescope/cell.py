@@ -27,8 +27,12 @@ class CellJob:
             snakemake.input.folder,
             snakemake.input.prompts,
             EFFORT[s["effort"]],
-            Decoding(s["thinking"] == "on", s["max_thinking_tokens"], s["max_answer_tokens"],
-                     s["batch_size"]),
+            Decoding(
+                s["thinking"] == "on",
+                s["max_thinking_tokens"],
+                s["max_answer_tokens"],
+                s["batch_size"],
+            ),
             Path(snakemake.params.journal),
             self.facts["sha256"],
         )
@@ -38,7 +42,9 @@ class CellJob:
         prompts = self.subject.rendered("evaluate", thinking=self.subject.decoding.thinking)
         frame = frame_of(table, [self.keys | row for row in rows])
         write_table(
-            Path(path), frame, table,
+            Path(path),
+            frame,
+            table,
             provenance(
                 self.settings,
                 model_revision=self.facts["revision"],
@@ -75,13 +81,18 @@ def save_scratch(folder: str, fit: Activations, openings: Openings | NotRun) -> 
     """Keep what the designs need from the probe: fit activations and refusal openings."""
     path = Path(folder)
     path.mkdir(mode=0o700)
-    np.savez(path / "activations.npz", values=fit.values, present=fit.present,
-             positions=np.array(fit.positions))
+    np.savez(
+        path / "activations.npz",
+        values=fit.values,
+        present=fit.present,
+        positions=np.array(fit.positions),
+    )
     if isinstance(openings, NotRun):
         save_json(path / "openings.json", {"not_run": str(openings)})
     else:
-        save_json(path / "openings.json",
-                  {"refusal": openings.refusal, "compliance": openings.compliance})
+        save_json(
+            path / "openings.json", {"refusal": openings.refusal, "compliance": openings.compliance}
+        )
 
 
 def load_openings(folder: str) -> Openings:

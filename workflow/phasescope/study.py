@@ -18,11 +18,22 @@ STAGE_TABLES = {
     "cohere": ("coherence", "behavior"),
 }
 STUDY_TABLES = (
-    "cells", "probes", "selection", "interventions", "coherence", "behavior", "phases",
+    "cells",
+    "probes",
+    "selection",
+    "interventions",
+    "coherence",
+    "behavior",
+    "phases",
 )
 # keys of the configuration that decide which answers a cell gives
 ANSWER_KEYS = (
-    "effort", "thinking", "max_thinking_tokens", "max_answer_tokens", "batch_size", "keep_text",
+    "effort",
+    "thinking",
+    "max_thinking_tokens",
+    "max_answer_tokens",
+    "batch_size",
+    "keep_text",
     "seed",
 )
 _NEED_GRADES = ("select", "intervene", "cohere")
@@ -82,8 +93,10 @@ class StudyPlan:
     def _record(self, cell: Cell) -> dict:
         stops = {s: self.stops[cell.name, s] for s in STAGE_TABLES if (cell.name, s) in self.stops}
         runs = [s for s in STAGE_TABLES if s not in stops]
-        reasons = [f"{', '.join(s for s in stops if stops[s] == r)}: {r}"
-                   for r in dict.fromkeys(stops.values())]
+        reasons = [
+            f"{', '.join(s for s in stops if stops[s] == r)}: {r}"
+            for r in dict.fromkeys(stops.values())
+        ]
         return {
             "model": cell.model.id,
             "precision": cell.precision,
@@ -103,14 +116,22 @@ class StudyPlan:
         """What will run and what will not, for the console."""
         names = {c.name: self._record(c) for c in self.cells}
         whole = [n for n, r in names.items() if r["status"] == "run"]
-        lines = [f"Study {self.config['study']}: {len(self.cells)} cells of {len(self.models)} "
-                 f"models; {len(whole)} run in full"]
+        lines = [
+            f"Study {self.config['study']}: {len(self.cells)} cells of {len(self.models)} "
+            f"models; {len(whole)} run in full"
+        ]
         reasons: dict[str, list[str]] = {}
         for name, record in names.items():
             if record["reason"]:
                 reasons.setdefault(record["reason"], []).append(name)
-        lines += [f"  not run: {', '.join(cells)}: {reason}" for reason, cells in reasons.items()]
+        lines += [f"  not run: {_some(cells)}: {reason}" for reason, cells in reasons.items()]
         return "\n".join(lines)
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    """Names for the console, the first few of many."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _prompts(models: list[Model], config: dict) -> dict[str, str]:
@@ -133,8 +154,10 @@ def _stops(cells: list[Cell], config: dict, prompts: dict[str, str], files: list
         if reason:
             stops |= {(cell.name, stage): reason for stage in STAGE_TABLES}
         elif (language := languages[prompts[cell.model.id]]) not in WORLDS:
-            reason = (f"no grader reads the prompts' language {language!r} yet; exact grades "
-                      f"exist for {', '.join(WORLDS)}")
+            reason = (
+                f"no grader reads the prompts' language {language!r} yet; exact grades "
+                f"exist for {', '.join(WORLDS)}"
+            )
             stops |= {(cell.name, stage): reason for stage in _NEED_GRADES}
     return stops
 
@@ -143,8 +166,10 @@ def _check_skip(config: dict, models: list[Model], where: str) -> None:
     cells = {f"{m.id}/{p}" for m in models for p in config["precisions"]}
     for name in config["skip"]:
         if name not in cells and name not in {m.id for m in models}:
-            raise PhasescopeError(f"{where}: key 'skip': no such model or cell {name!r}; models: "
-                                  f"{', '.join(m.id for m in models)}")
+            raise PhasescopeError(
+                f"{where}: key 'skip': no such model or cell {name!r}; models: "
+                f"{', '.join(m.id for m in models)}"
+            )
 
 
 def plan_study(config: dict, files: list[str]) -> StudyPlan:
@@ -156,8 +181,9 @@ def plan_study(config: dict, files: list[str]) -> StudyPlan:
     files = files or ["config"]
     config = validated_config(config, files)
     where = " + ".join(files)
-    models = pick(read_sheet(config["sheet"]), config["models"], config["sheet"],
-                  f"{where}: key 'models'")
+    models = pick(
+        read_sheet(config["sheet"]), config["models"], config["sheet"], f"{where}: key 'models'"
+    )
     _check_skip(config, models, where)
     cells = plan(models, config["precisions"], config["memory_gb"])
     prompts = _prompts(models, config)

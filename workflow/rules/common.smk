@@ -45,7 +45,16 @@ def memory(wildcards):
     return PLAN.cell(wildcards.model, wildcards.precision).mem_mb
 
 
+def quantize_source(wildcards):
+    """The fetched checkpoint, unless the sheet names a ready-made one for this precision."""
+    if PLAN.ready_made(wildcards.model, wildcards.precision):
+        return {}
+    folder = f"{RESULTS}/{wildcards.model}/fetch"
+    return {"folder": f"{folder}/checkpoint", "facts": f"{folder}/checkpoint.json"}
+
+
 def prompt_table(wildcards):
+    """The prompt table of a model."""
     return PLAN.prompts[wildcards.model]
 
 
@@ -55,6 +64,7 @@ def study_tables(stage, name):
 
 
 def design_tables():
+    """Paths of the tables of all designs of all cells that run them."""
     return [
         f"{RESULTS}/{cell.name}/intervene/{design}.parquet"
         for cell in PLAN.running("intervene")
@@ -82,13 +92,3 @@ onstart:
 
 onsuccess:
     print(f"Report: reports/{STUDY}/index.html", file=sys.stderr)
-
-
-# One target a model: `snakemake <id>` makes all that its cells make.
-for _model in PLAN.models:
-
-    rule:
-        name:
-            _model.id
-        input:
-            model_tables(_model.id),

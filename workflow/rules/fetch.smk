@@ -2,14 +2,9 @@
 # Makes: a folder of links to the checked checkpoint of a model, and what it is.
 
 
-def local_files(wildcards):
-    """Files of a local checkpoint: a changed one reruns the model."""
-    return PLAN.local_files(wildcards.model)
-
-
 rule fetch:
     input:
-        local_files,
+        lambda w: PLAN.local_files(w.model),  # a changed file reruns the model
     output:
         folder=directory(f"{RESULTS}/{{model}}/fetch/checkpoint"),
         facts=f"{RESULTS}/{{model}}/fetch/checkpoint.json",

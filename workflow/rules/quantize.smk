@@ -2,14 +2,6 @@
 # Makes: the weights of a cell (16 bit passes through as links), and what they are.
 
 
-def quantize_source(wildcards):
-    """The fetched checkpoint, unless the sheet names a ready-made one for this precision."""
-    if PLAN.ready_made(wildcards.model, wildcards.precision):
-        return {}
-    folder = f"{RESULTS}/{wildcards.model}/fetch"
-    return {"folder": f"{folder}/checkpoint", "facts": f"{folder}/checkpoint.json"}
-
-
 rule quantize:
     input:
         unpack(quantize_source),

@@ -21,6 +21,8 @@ with job(snakemake):
         keys = {"model": cell.model, "precision": cell.precision}
         rows.append(keys | found | {"thresholds_sha256": version})
     write_table(
-        Path(snakemake.output.table), frame_of("phases", rows), "phases",
+        Path(snakemake.output.table),
+        frame_of("phases", rows),
+        "phases",
         provenance({"seed": seed}, seed=str(seed), thresholds_sha256=version),
     )

@@ -47,8 +47,12 @@ def coherence(
         )
         own = [a for a, keep in zip(answers, rows, strict=True) if keep]
         summaries.append(
-            {"condition": condition, **_summary(label, own), "log_perplexity_nats": mean,
-             "log_perplexity_se_nats": error}
+            {
+                "condition": condition,
+                **_summary(label, own),
+                "log_perplexity_nats": mean,
+                "log_perplexity_se_nats": error,
+            }
         )
     behavior = [
         {

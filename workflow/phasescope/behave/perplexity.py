@@ -17,8 +17,11 @@ def log_perplexity(
 
     The standard error is clustered by prompt (ratio estimator). Missing without answers.
     """
-    rows = [(p, lm.tokenizer.encode(a, add_special_tokens=False))
-            for p, a in zip(prompts, answers, strict=True) if a]
+    rows = [
+        (p, lm.tokenizer.encode(a, add_special_tokens=False))
+        for p, a in zip(prompts, answers, strict=True)
+        if a
+    ]
     if not rows:
         return np.nan, np.nan
     found = token_log_probabilities(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import logsumexp
-from sklearn.metrics import roc_auc_score
 
 from phasescope.behave.journal import Answer
 from phasescope.errors import NotRun
+from phasescope.stats import auroc
 
 COMPLIANT = ("full", "partial")
 
@@ -23,7 +23,9 @@ class Openings:
 
     def score(self, logits: np.ndarray) -> np.ndarray:
         """Log-odds (nats) of refusal over compliance for logits (prompts, vocabulary)."""
-        columns = [logsumexp(logits[:, list(ids)], axis=1) for ids in (self.refusal, self.compliance)]
+        columns = [
+            logsumexp(logits[:, list(ids)], axis=1) for ids in (self.refusal, self.compliance)
+        ]
         return columns[0] - columns[1]
 
 
@@ -60,4 +62,4 @@ def score_auroc(scores: np.ndarray, grades: list[str]) -> float:
     refused = np.array([g == "refusal" for g in grades])[known]
     if refused.all() or not refused.any():
         raise NotRun("baseline answers are all refusals or none is: the score cannot be checked")
-    return float(roc_auc_score(refused, scores[known]))
+    return float(auroc(scores[known][refused], scores[known][~refused]))

@@ -1,6 +1,6 @@
 """A loaded cell with its prompts: what every stage that runs the model starts from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -27,22 +27,30 @@ class Subject:
     decoding: Decoding
     journal: Journal
     checkpoint: str
+    _rendered: dict = field(default_factory=dict)
 
     @classmethod
     def open(cls, folder, prompts, limits, decoding, journal: Path, checkpoint: str) -> "Subject":
-        """Load a checkpoint folder and a prompt table; raises PhasescopeError for faults in them."""
+        """Load a checkpoint folder and a prompt table; PhasescopeError for a fault in them."""
         table = read_prompts(prompts)
         return cls(load_model(folder), table, limits, decoding, Journal(journal), checkpoint)
 
+    @cached_property
+    def _splits(self) -> dict[str, pd.DataFrame]:
+        return {split: self.table.subset(split, limit) for split, limit in self.limits.items()}
+
     def prompts(self, split: str, label: str | None = None) -> pd.DataFrame:
         """Prompts of a split, hazardous rows first, then their benign partners in one order."""
-        rows = self.table.subset(split, self.limits[split])
+        rows = self._splits[split]
         return rows if label is None else rows[rows["label"] == label].reset_index(drop=True)
 
     def rendered(self, split: str, label: str | None = None, *, thinking: bool) -> list[list[int]]:
         """Token ids of the prompts of a split; without thinking: an empty thinking block."""
-        texts = self.prompts(split, label)["text"]
-        return [render(self.lm.tokenizer, text, thinking=thinking) for text in texts]
+        key = (split, label, thinking)
+        if key not in self._rendered:
+            texts = self.prompts(split, label)["text"]
+            self._rendered[key] = [render(self.lm.tokenizer, t, thinking=thinking) for t in texts]
+        return self._rendered[key]
 
     @cached_property
     def graded(self) -> bool:

@@ -78,7 +78,10 @@ def link(source: Path, destination: Path) -> None:
 
 
 def fetch(
-    destination: Path, *, folder: Path | None = None, repo: str | None = None,
+    destination: Path,
+    *,
+    folder: Path | None = None,
+    repo: str | None = None,
     revision: str | None = None,
 ) -> Checkpoint:
     """Make `destination` a folder of links to a checked checkpoint.
@@ -90,5 +93,3 @@ def fetch(
     link(source, Path(destination))
     found = str(folder) if folder else source.name
     return Checkpoint(revision=found, sha256=content_hash(destination))
-
-

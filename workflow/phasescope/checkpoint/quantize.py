@@ -22,8 +22,9 @@ def quantize(source: Path, destination: Path, bits: int, group_size: int) -> str
 
     with atomic_folder(destination) as temporary:
         try:
-            convert(str(source), str(temporary), quantize=True, q_bits=bits,
-                    q_group_size=group_size)
+            convert(
+                str(source), str(temporary), quantize=True, q_bits=bits, q_group_size=group_size
+            )
         except ValueError as error:
             raise PhasescopeError(
                 f"{source}: cannot be quantized to {bits} bit in groups of {group_size}: {error}"

@@ -62,7 +62,7 @@ def _scope(n_layers, selected) -> list[Setting]:
     below_top = range(n_layers - 1)
     late = range(n_layers // 2, n_layers - 1)
     return [
-        _ablation(below_top),
+        *([_ablation(below_top)] if selected else []),
         _ablation(below_top, direction="per_layer"),
         _ablation(late, direction="per_layer"),
         _ablation(below_top, direction="per_layer", site="mixer"),

@@ -36,7 +36,8 @@ class Source:
         topics = np.unique(self.topics)
         if len(topics) < 3:
             raise PhasescopeError(
-                f"shams need at least 3 benign categories among the fit prompts; found {len(topics)}"
+                "shams need at least 3 benign categories among the fit prompts; "
+                f"found {len(topics)}"
             )
         order = rng.permutation(topics)
         means = np.stack([self.benign[self.topics == t].mean(axis=0) for t in order])
@@ -73,7 +74,10 @@ def _matched_doses(shares: np.ndarray, target: float) -> np.ndarray:
 
 
 def sham_ablation(
-    real: Ablation, source: Source, activations: dict[int, np.ndarray], shared_layer: int | None,
+    real: Ablation,
+    source: Source,
+    activations: dict[int, np.ndarray],
+    shared_layer: int | None,
     rng: np.random.Generator,
 ) -> Ablation:
     """A sham beside an ablation: differences of means of unrelated benign topics, as many as

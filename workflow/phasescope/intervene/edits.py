@@ -78,8 +78,10 @@ class Ablation(Edit):
 
     def variance_removed(self, layer: int, activations: np.ndarray) -> float:
         return float(
-            ((1 - (1 - self.doses[layer]) ** 2) * variance_shares(self.vectors[layer], activations))
-            .sum()
+            (
+                (1 - (1 - self.doses[layer]) ** 2)
+                * variance_shares(self.vectors[layer], activations)
+            ).sum()
         )
 
 
@@ -99,7 +101,9 @@ def variance_shares(directions: np.ndarray, activations: np.ndarray) -> np.ndarr
     """Share of the total variance of activations (n, width) along orthonormal directions
     (rank, width): shape (rank,)."""
     total = activations.var(axis=0).sum()
-    return (activations @ directions.T).var(axis=0) / total if total > 0 else np.zeros(len(directions))
+    return (
+        (activations @ directions.T).var(axis=0) / total if total > 0 else np.zeros(len(directions))
+    )
 
 
 @contextmanager
@@ -112,8 +116,9 @@ def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
     if not edit.vectors:
         raise PhasescopeError("an intervention must name at least one site; it names none")
     if top in edit.vectors:
-        raise PhasescopeError(f"layer {top} is the top layer, which is never edited: that would "
-                              "edit the logits")
+        raise PhasescopeError(
+            f"layer {top} is the top layer, which is never edited: that would edit the logits"
+        )
     with tapped(lm, {site: edit.at(site.layer) for site in edit.sites}):
         yield
 

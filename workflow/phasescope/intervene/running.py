@@ -21,8 +21,17 @@ class Design:
     file of thresholds.
     """
 
-    def __init__(self, name: str, subject: Subject, source: Source, selected: Selected | None,
-                 openings: Openings, thresholds: dict, sham_draws: int, seed: int):
+    def __init__(
+        self,
+        name: str,
+        subject: Subject,
+        source: Source,
+        selected: Selected | None,
+        openings: Openings,
+        thresholds: dict,
+        sham_draws: int,
+        seed: int,
+    ):
         self.name, self.subject, self.source, self.selected = name, subject, source, selected
         self.scorer = Scorer(subject, openings)
         self.thresholds, self.sham_draws, self.seed = thresholds, sham_draws, seed
@@ -69,12 +78,25 @@ class Design:
         if setting.site == "residual":
             return {i: self.source.pooled[:, i] for i in setting.layers}
         prompts = self.subject.rendered("fit", thinking=False)
-        values = record(self.subject.lm, setting.site, prompts, [[len(p) - 1] for p in prompts],
-                        self.subject.decoding.batch_size)
+        values = record(
+            self.subject.lm,
+            setting.site,
+            prompts,
+            [[len(p) - 1] for p in prompts],
+            self.subject.decoding.batch_size,
+        )
         return {i: values[:, 0, i] for i in setting.layers}
 
-    def _row(self, setting: Setting, edit: Edit, measured: dict, *, chosen: bool,
-             direction: str | None = None, sham_draw: int | None = None) -> dict:
+    def _row(
+        self,
+        setting: Setting,
+        edit: Edit,
+        measured: dict,
+        *,
+        chosen: bool,
+        direction: str | None = None,
+        sham_draw: int | None = None,
+    ) -> dict:
         return {
             "design": self.name,
             "intervention": setting.intervention,
@@ -100,19 +122,39 @@ class Design:
                 edit = sham_addition(real, self.source, rng)
             else:
                 edit = sham_ablation(real, self.source, activations, shared, rng)
-            rows.append(self._row(setting, edit, self._generated(edit), chosen=False,
-                                  direction="benign_topics", sham_draw=draw))
+            rows.append(
+                self._row(
+                    setting,
+                    edit,
+                    self._generated(edit),
+                    chosen=False,
+                    direction="benign_topics",
+                    sham_draw=draw,
+                )
+            )
         return rows
 
 
 def baseline_row(design: str, subject: Subject, max_cost: float) -> dict:
     """The row of the unedited model: generated answers to the evaluate split."""
     found = measuring.generate(subject)
-    return {"design": design, "intervention": "none",
-            **measuring.outcomes(found, found, max_cost), **_NONE}
+    return {
+        "design": design,
+        "intervention": "none",
+        **measuring.outcomes(found, found, max_cost),
+        **_NONE,
+    }
 
 
 def not_run_row(design: str, reason: NotRun | str) -> dict:
     """The row that says why a design did not run on a cell."""
-    return {"design": design, "intervention": "none", "measured_by": "generation", **_NONE,
-            "n_hazardous": 0, "n_benign": 0, "status": "not_run", "reason": str(reason)}
+    return {
+        "design": design,
+        "intervention": "none",
+        "measured_by": "generation",
+        **_NONE,
+        "n_hazardous": 0,
+        "n_benign": 0,
+        "status": "not_run",
+        "reason": str(reason),
+    }

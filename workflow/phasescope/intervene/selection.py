@@ -66,8 +66,9 @@ class Scorer:
 def ablation_everywhere(vector: np.ndarray, layers: range, dose: float = 1.0) -> Ablation:
     """Ablation of one direction (width,) from the residual stream after all the given layers."""
     basis = unit(vector)[None]
-    return Ablation("residual", dict.fromkeys(layers, basis),
-                    dict.fromkeys(layers, np.array([dose])))
+    return Ablation(
+        "residual", dict.fromkeys(layers, basis), dict.fromkeys(layers, np.array([dose]))
+    )
 
 
 def select_direction(
@@ -80,8 +81,10 @@ def select_direction(
     """
     auroc = scorer.auroc()
     if auroc < thresholds["min_score_auroc"]:
-        raise NotRun(f"the first-token score does not predict the grade: AUROC {auroc:.2f}, "
-                     f"needed {thresholds['min_score_auroc']}")
+        raise NotRun(
+            f"the first-token score does not predict the grade: AUROC {auroc:.2f}, "
+            f"needed {thresholds['min_score_auroc']}"
+        )
     rows = []
     for position, source in sources.items():
         for layer in range(n_layers - 1):

@@ -39,7 +39,9 @@ def _lines(path: Path) -> list[str]:
     except FileNotFoundError:
         raise PhasescopeError(f"{path}: no such model sheet") from None
     except UnicodeDecodeError as error:
-        raise PhasescopeError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+        raise PhasescopeError(
+            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
+        ) from None
     if not text.strip():
         raise PhasescopeError(f"{path}: empty; a model sheet has a header and one row a model")
     return text.removesuffix("\n").split("\n")
@@ -56,24 +58,36 @@ def _number(text: str, kind: type, where: str):
 def _header(line: str, path: Path, schema: dict) -> list[str]:
     columns = line.split("\t")
     if len(columns) == 1:
-        other = next((name for sep, name in ((",", "commas"), (";", "semicolons"), (" ", "blanks"))
-                      if sep in line), None)
+        other = next(
+            (
+                name
+                for sep, name in ((",", "commas"), (";", "semicolons"), (" ", "blanks"))
+                if sep in line
+            ),
+            None,
+        )
         if other:
-            raise PhasescopeError(f"{path}: row 1: wrong separator: found {other}; columns are "
-                                  "separated by tabs")
+            raise PhasescopeError(
+                f"{path}: row 1: wrong separator: found {other}; columns are separated by tabs"
+            )
     for column in columns:
         if column != column.strip():
-            raise PhasescopeError(f"{path}: row 1: column {column!r} has leading or trailing blanks")
+            raise PhasescopeError(
+                f"{path}: row 1: column {column!r} has leading or trailing blanks"
+            )
     twice = {c for c in columns if columns.count(c) > 1}
     if twice:
         raise PhasescopeError(f"{path}: row 1: column {sorted(twice)[0]!r} stands twice")
     for column in columns:
         if column not in schema["properties"]:
-            raise PhasescopeError(f"{path}: row 1: {unknown(column, schema['properties'], 'column')}")
+            raise PhasescopeError(
+                f"{path}: row 1: {unknown(column, schema['properties'], 'column')}"
+            )
     for column in schema["required"]:
         if column not in columns:
-            raise PhasescopeError(f"{path}: row 1: no column {column!r}; required: "
-                                  f"{', '.join(schema['required'])}")
+            raise PhasescopeError(
+                f"{path}: row 1: no column {column!r}; required: {', '.join(schema['required'])}"
+            )
     return columns
 
 
@@ -86,15 +100,18 @@ def _row(number: int, line: str, columns: list[str], path: Path, schema: dict) -
     value = {}
     for column, cell in zip(columns, cells, strict=True):
         if cell != cell.strip():
-            raise PhasescopeError(f"{where}, column {column!r}: leading or trailing blanks in {cell!r}")
+            raise PhasescopeError(
+                f"{where}, column {column!r}: leading or trailing blanks in {cell!r}"
+            )
         if cell:
             kind = kinds.get(schema["properties"][column].get("type"))
             value[column] = _number(cell, kind, f"{where}, column {column!r}") if kind else cell
     if error := first_error(value, schema):
         raise PhasescopeError(f"{where}: {explain(error, 'column')}")
     if bool(value.get("huggingface_id")) == bool(value.get("folder")):
-        raise PhasescopeError(f"{where}, columns 'huggingface_id' and 'folder': "
-                              "exactly one of them is given")
+        raise PhasescopeError(
+            f"{where}, columns 'huggingface_id' and 'folder': exactly one of them is given"
+        )
     return Model(**value | {"thinking": value["thinking"] == "yes"})
 
 
@@ -114,8 +131,10 @@ def read_sheet(path: str | Path) -> list[Model]:
         model = _row(number, line, columns, path, schema)
         key = model.id.lower()  # file systems of Macs do not tell case apart
         if key in models:
-            raise PhasescopeError(f"{path}: row {number}, column 'id': {model.id!r} stands already "
-                                  f"in row {rows[key]}; ids are unique, whatever their case")
+            raise PhasescopeError(
+                f"{path}: row {number}, column 'id': {model.id!r} stands already "
+                f"in row {rows[key]}; ids are unique, whatever their case"
+            )
         models[key], rows[key] = model, number
     if not models:
         raise PhasescopeError(f"{path}: no row below the header")
@@ -132,6 +151,8 @@ def pick(models: list[Model], ids: list[str] | None, path: str, key: str) -> lis
     known = {m.id for m in models}
     for found in ids:
         if found not in known:
-            raise PhasescopeError(f"{key}: no such model {found!r} in {path}; "
-                                  f"it has: {', '.join(m.id for m in models)}")
+            raise PhasescopeError(
+                f"{key}: no such model {found!r} in {path}; "
+                f"it has: {', '.join(m.id for m in models)}"
+            )
     return [m for m in models if m.id in set(ids)]

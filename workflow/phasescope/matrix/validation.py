@@ -27,11 +27,22 @@ def _rule(schema: dict) -> str:
     """What a property's schema allows, in words."""
     if "enum" in schema:
         return ", ".join(str(v) for v in schema["enum"])
-    words = {"type": "", "pattern": "pattern ", "minimum": "at least ", "maximum": "at most ",
-             "exclusiveMinimum": "more than ", "minLength": "characters, at least ",
-             "minItems": "entries, at least ", "uniqueItems": "no entry twice: "}
+    words = {
+        "type": "",
+        "pattern": "pattern ",
+        "minimum": "at least ",
+        "maximum": "at most ",
+        "exclusiveMinimum": "more than ",
+        "minLength": "characters, at least ",
+        "minItems": "entries, at least ",
+        "uniqueItems": "no entry twice: ",
+    }
     parts = [f"{words[k]}{v}" for k, v in schema.items() if k in words]
-    return f"{', '.join(parts)} ({schema['description']})" if "description" in schema else ", ".join(parts)
+    return (
+        f"{', '.join(parts)} ({schema['description']})"
+        if "description" in schema
+        else ", ".join(parts)
+    )
 
 
 def explain(error: jsonschema.ValidationError, kind: str) -> str:
@@ -43,14 +54,19 @@ def explain(error: jsonschema.ValidationError, kind: str) -> str:
         return unknown(sorted(set(error.instance) - set(allowed))[0], allowed, kind)
     if error.validator == "required":
         missing = next(k for k in error.validator_value if k not in error.instance)
-        return f"{kind} {missing!r}: empty or missing; allowed: {_rule(error.schema['properties'][missing])}"
+        rule = _rule(error.schema["properties"][missing])
+        return f"{kind} {missing!r}: empty or missing; allowed: {rule}"
     return f"{kind} {name!r}: found {error.instance!r}; allowed: {_rule(error.schema)}"
 
 
 def first_error(value, schema: dict) -> jsonschema.ValidationError | None:
     """The violation that speaks most to the point, or none."""
     errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
-    return min(errors, key=lambda e: (e.validator == "required", list(map(str, e.absolute_path))), default=None)
+    return min(
+        errors,
+        key=lambda e: (e.validator == "required", list(map(str, e.absolute_path))),
+        default=None,
+    )
 
 
 def validated_config(config: dict, files: list[str]) -> dict:

@@ -33,8 +33,9 @@ def record(
 ) -> np.ndarray:
     """Activations at one kind of site in every layer, at given positions of token sequences.
 
-    `kind` is 'residual' (after the block) or 'mixer' (its mixer's output). `positions[i]` are the token indices wanted of `sequences[i]`, the same number for each.
-    Returns float32 of shape (sequences, positions, layers, width).
+    `kind` is 'residual' (after the block) or 'mixer' (its mixer's output). `positions[i]` are the
+    token indices wanted of `sequences[i]`, the same number for each. Returns float32 of shape
+    (sequences, positions, layers, width).
     """
     layers = range(len(lm.blocks))
     pieces = []

@@ -56,8 +56,11 @@ def _clean_draws(single, found: Evidence, thresholds: dict, rng) -> np.ndarray:
     """For one single: draws in which it is clean and beyond its shams; shape (DRAWS,)."""
     full = jeffreys_draws(int(single["n_full"]), int(single["n_hazardous"]), DRAWS, rng)
     cost = paired_difference_draws(
-        int(single["n_benign_lost"]), int(single["n_benign_gained"]), int(single["n_benign"]),
-        DRAWS, rng,
+        int(single["n_benign_lost"]),
+        int(single["n_benign_gained"]),
+        int(single["n_benign"]),
+        DRAWS,
+        rng,
     )
     clean = full >= thresholds["phases"]["min_full"]
     clean &= cost <= thresholds["clean"]["max_accuracy_cost"]
@@ -104,10 +107,15 @@ def _best(found: Evidence, thresholds: dict) -> dict:
         ["removal", "accuracy_cost", "design"], ascending=[False, True, True]
     ).iloc[0]
     bound, n = sham_bound(found.shams, best, thresholds["phases"]["sham_percentile"])
-    columns = [f"{c}{end}" for c in ("removal", "accuracy_cost")
-               for end in ("", "_ci_low", "_ci_high")]
-    return {"best_design": best["design"], "sham_removal_p95": bound, "n_shams": n,
-            **best[columns].to_dict()}
+    columns = [
+        f"{c}{end}" for c in ("removal", "accuracy_cost") for end in ("", "_ci_low", "_ci_high")
+    ]
+    return {
+        "best_design": best["design"],
+        "sham_removal_p95": bound,
+        "n_shams": n,
+        **best[columns].to_dict(),
+    }
 
 
 def _named(shares: dict[str, float], limit: float) -> tuple[str, str | None]:
@@ -140,10 +148,17 @@ def classify(interventions: pd.DataFrame, thresholds: dict, seed: int) -> dict:
         "phase": phase,
         "probability": shares[phase],
         **{f"p_{name}": share for name, share in shares.items()},
-        **dict(zip(("baseline_refusal", "baseline_refusal_ci_low", "baseline_refusal_ci_high"),
-                   refusal, strict=True)),
-        **{f"baseline_accuracy{end}": base[f"benign_accuracy{end}"]
-           for end in ("", "_ci_low", "_ci_high")},
+        **dict(
+            zip(
+                ("baseline_refusal", "baseline_refusal_ci_low", "baseline_refusal_ci_high"),
+                refusal,
+                strict=True,
+            )
+        ),
+        **{
+            f"baseline_accuracy{end}": base[f"benign_accuracy{end}"]
+            for end in ("", "_ci_low", "_ci_high")
+        },
         **_best(found, thresholds),
         "reason": reason,
     }

@@ -7,11 +7,20 @@ import yaml
 from phasescope.errors import PhasescopeError
 
 _KEYS = {
-    "selection": {"max_layer_share", "max_benign_kl_nats", "min_induced_refusal_nats",
-                  "min_score_auroc"},
+    "selection": {
+        "max_layer_share",
+        "max_benign_kl_nats",
+        "min_induced_refusal_nats",
+        "min_score_auroc",
+    },
     "clean": {"max_accuracy_cost"},
-    "phases": {"min_baseline_refusal", "min_baseline_accuracy", "min_full", "min_probability",
-               "sham_percentile"},
+    "phases": {
+        "min_baseline_refusal",
+        "min_baseline_accuracy",
+        "min_full",
+        "min_probability",
+        "sham_percentile",
+    },
 }
 
 
@@ -24,15 +33,20 @@ def read_thresholds(path: str | Path) -> dict:
     except yaml.YAMLError as error:
         raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict) or set(found) != {"version", *_KEYS}:
-        raise PhasescopeError(f"{path}: keys: found {sorted(found or [])}; allowed, all of: "
-                              f"version, {', '.join(_KEYS)}")
+        raise PhasescopeError(
+            f"{path}: keys: found {sorted(found or [])}; allowed, all of: "
+            f"version, {', '.join(_KEYS)}"
+        )
     for section, keys in _KEYS.items():
         values = found[section]
         if not isinstance(values, dict) or set(values) != keys:
-            raise PhasescopeError(f"{path}: key {section!r}: found {sorted(values or [])}; "
-                                  f"allowed, all of: {', '.join(sorted(keys))}")
+            raise PhasescopeError(
+                f"{path}: key {section!r}: found {sorted(values or [])}; "
+                f"allowed, all of: {', '.join(sorted(keys))}"
+            )
         for key, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float):
-                raise PhasescopeError(f"{path}: key '{section}.{key}': found {value!r}; "
-                                      "allowed: a number")
+                raise PhasescopeError(
+                    f"{path}: key '{section}.{key}': found {value!r}; allowed: a number"
+                )
     return found

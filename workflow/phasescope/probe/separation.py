@@ -5,9 +5,8 @@ Arrays are (pairs, width) at one layer and position; pairs are matched prompts.
 
 import numpy as np
 from scipy.stats import bootstrap
-from sklearn.metrics import roc_auc_score
 
-from phasescope.stats import auroc_interval
+from phasescope import stats
 
 CONTROL_DRAWS = 20
 RESAMPLES = 1000
@@ -26,14 +25,12 @@ def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def auroc(direction, hazardous, benign) -> tuple[float, float, float]:
     """AUROC of the projections on a direction, with its 95 % interval."""
-    return auroc_interval(hazardous @ direction, benign @ direction)
+    return stats.auroc_interval(hazardous @ direction, benign @ direction)
 
 
 def _control(directions: np.ndarray, hazardous, benign) -> tuple[float, float, float]:
     """Mean and central 95 % of the AUROC over control directions (draws, width)."""
-    labels = np.r_[np.ones(len(hazardous)), np.zeros(len(benign))]
-    scores = np.r_[hazardous, benign] @ directions.T
-    found = [roc_auc_score(labels, column) for column in scores.T]
+    found = stats.auroc(hazardous @ directions.T, benign @ directions.T)
     low, high = np.quantile(found, (0.025, 0.975))
     return float(np.mean(found)), float(low), float(high)
 
@@ -63,8 +60,15 @@ def gap(direction, hazardous, benign, rng) -> tuple[float, float, float]:
     a, b = hazardous @ direction, benign @ direction
     if len(a) < 3:
         return float(_gap(a, b)), np.nan, np.nan
-    found = bootstrap((a, b), _gap, paired=True, vectorized=True, n_resamples=RESAMPLES,
-                      method="percentile", rng=rng).confidence_interval
+    found = bootstrap(
+        (a, b),
+        _gap,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        method="percentile",
+        rng=rng,
+    ).confidence_interval
     return float(_gap(a, b)), float(found.low), float(found.high)
 
 

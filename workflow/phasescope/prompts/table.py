@@ -57,22 +57,27 @@ def _check_values(frame: pd.DataFrame, path: Path) -> None:
         if empty.any():
             raise PhasescopeError(f"{path}: row {_first(empty)}, column {column!r}: empty")
     if frame["language"].nunique() > 1:
-        raise PhasescopeError(f"{path}: column 'language': found "
-                              f"{', '.join(sorted(frame['language'].unique()))}; one table, one "
-                              "language")
+        raise PhasescopeError(
+            f"{path}: column 'language': found "
+            f"{', '.join(sorted(frame['language'].unique()))}; one table, one "
+            "language"
+        )
 
 
 def _check_structure(frame: pd.DataFrame, path: Path) -> None:
     twice = frame["id"].duplicated()
     if twice.any():
-        raise PhasescopeError(f"{path}: row {_first(twice)}, column 'id': "
-                              f"{frame['id'][twice].iloc[0]!r} stands twice")
+        raise PhasescopeError(
+            f"{path}: row {_first(twice)}, column 'id': {frame['id'][twice].iloc[0]!r} stands twice"
+        )
     homes = frame.groupby("text")["split"].transform("nunique") > 1
     if homes.any():
         text = frame["text"][homes].iloc[0]
         found = sorted(frame["split"][frame["text"] == text].unique())
-        raise PhasescopeError(f"{path}: row {_first(homes)}, column 'split': overlapping splits: "
-                              f"the same text stands in {' and '.join(found)}")
+        raise PhasescopeError(
+            f"{path}: row {_first(homes)}, column 'split': overlapping splits: "
+            f"the same text stands in {' and '.join(found)}"
+        )
     for pair, rows in frame.groupby("pair", sort=False):
         labels = sorted(rows["label"])
         if labels != sorted(LABELS) or rows["split"].nunique() > 1:
@@ -83,8 +88,10 @@ def _check_structure(frame: pd.DataFrame, path: Path) -> None:
             )
     missing = [s for s in SPLITS if s not in set(frame["split"])]
     if missing:
-        raise PhasescopeError(f"{path}: column 'split': no row of {', '.join(missing)}; all of "
-                              f"{', '.join(SPLITS)} are needed")
+        raise PhasescopeError(
+            f"{path}: column 'split': no row of {', '.join(missing)}; all of "
+            f"{', '.join(SPLITS)} are needed"
+        )
 
 
 def read_prompts(path: str | Path) -> PromptTable:
@@ -94,8 +101,14 @@ def read_prompts(path: str | Path) -> PromptTable:
     """
     path = Path(path)
     try:
-        frame = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False,
-                            quoting=csv.QUOTE_NONE, encoding="utf-8")
+        frame = pd.read_csv(
+            path,
+            sep="\t",
+            dtype=str,
+            keep_default_na=False,
+            quoting=csv.QUOTE_NONE,
+            encoding="utf-8",
+        )
     except FileNotFoundError:
         raise PhasescopeError(f"{path}: no such prompt table") from None
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
@@ -103,9 +116,11 @@ def read_prompts(path: str | Path) -> PromptTable:
     unknown = [c for c in frame.columns if c not in COLUMNS]
     missing = [c for c in COLUMNS if c not in frame.columns and c not in _OPTIONAL]
     if unknown or missing:
-        raise PhasescopeError(f"{path}: row 1: unknown columns: {', '.join(unknown) or 'none'}, "
-                              f"missing: {', '.join(missing) or 'none'}; allowed, separated by "
-                              f"tabs: {', '.join(COLUMNS)}")
+        raise PhasescopeError(
+            f"{path}: row 1: unknown columns: {', '.join(unknown) or 'none'}, "
+            f"missing: {', '.join(missing) or 'none'}; allowed, separated by "
+            f"tabs: {', '.join(COLUMNS)}"
+        )
     if frame.empty:
         raise PhasescopeError(f"{path}: no row below the header")
     frame = frame.reindex(columns=list(COLUMNS), fill_value="")

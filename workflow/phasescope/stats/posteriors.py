@@ -3,9 +3,7 @@
 import numpy as np
 
 
-def jeffreys_draws(
-    successes: int, n: int, draws: int, rng: np.random.Generator
-) -> np.ndarray:
+def jeffreys_draws(successes: int, n: int, draws: int, rng: np.random.Generator) -> np.ndarray:
     """Draws of a rate's posterior under the Jeffreys prior Beta(1/2, 1/2); shape (draws,)."""
     return rng.beta(successes + 0.5, n - successes + 0.5, size=draws)
 

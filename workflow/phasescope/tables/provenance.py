@@ -11,7 +11,7 @@ from pathlib import Path
 import phasescope
 from phasescope import fast_blas
 
-PACKAGES = ("mlx", "mlx-lm", "snakemake", "pandas", "pyarrow", "scipy", "scikit-learn")
+PACKAGES = ("mlx", "mlx-lm", "snakemake", "pandas", "pyarrow", "numpy", "scipy")
 LIBRARY = Path(phasescope.__file__).parent
 
 

@@ -123,14 +123,21 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         *CELL,
         _text("design", "design of the configuration"),
         _text("intervention", "what was done", allowed=("none", "ablation", "addition")),
-        _text("direction", "selected, per_layer or benign_topics (the sham)", nullable=True,
-              allowed=("selected", "per_layer", "benign_topics")),
+        _text(
+            "direction",
+            "selected, per_layer or benign_topics (the sham)",
+            nullable=True,
+            allowed=("selected", "per_layer", "benign_topics"),
+        ),
         _text("site", "where it acts", nullable=True, allowed=("residual", "mixer")),
         _text("layers", "blocks that were edited, comma separated", nullable=True),
         _number("dose", "ablation: share removed; addition: multiple of the mean gap"),
         _count("sham_draw", "number of the sham draw; empty for the real thing", nullable=True),
-        _text("measured_by", "first_token (select split) or generation (evaluate split)",
-              allowed=("first_token", "generation")),
+        _text(
+            "measured_by",
+            "first_token (select split) or generation (evaluate split)",
+            allowed=("first_token", "generation"),
+        ),
         _flag("chosen", "picked on the select split as the design's best"),
         _count("n_hazardous", "hazardous prompts"),
         _count("n_benign", "benign prompts"),
@@ -208,6 +215,5 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
 def arrow_schema(table: str) -> pa.Schema:
     """The Arrow schema of a declared table, descriptions in the fields' metadata."""
     return pa.schema(
-        pa.field(c.name, c.type, c.nullable, {"description": c.description})
-        for c in SCHEMAS[table]
+        pa.field(c.name, c.type, c.nullable, {"description": c.description}) for c in SCHEMAS[table]
     )

@@ -112,6 +112,7 @@ def read(study: str | Path) -> dict[str, pd.DataFrame]:
     if not paths:
         found = sorted(p.name for p in Path("results").glob("*") if p.is_dir())
         raise PhasescopeError(
-            f"{folder}: no tables of a study here; studies in results/: {', '.join(found) or 'none'}"
+            f"{folder}: no tables of a study here; "
+            f"studies in results/: {', '.join(found) or 'none'}"
         )
     return {name: read_table(path) for name, path in paths.items()}

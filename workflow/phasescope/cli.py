@@ -1,0 +1,75 @@
+"""The command `phasescope`."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import yaml
+
+from phasescope import __version__
+from phasescope.errors import PhasescopeError
+
+
+def _train(options: argparse.Namespace) -> None:
+    from phasescope.train import train
+
+    train(options.recipe, options.destination, options.seed)
+
+
+def _plan(options: argparse.Namespace) -> None:
+    from phasescope.study import plan_study
+
+    files = ["config/config.yaml", *options.configfile]
+    config = {}
+    for path in files:
+        config |= _configuration(path)
+    plan = plan_study(config, files)
+    for cell in plan.cells:
+        needed, usable = cell.needed_bytes / 1e9, cell.usable_bytes / 1e9
+        verdict = "fits" if cell.reason is None else "does not fit"
+        print(f"{cell.name:<28} needs {needed:8.1f} GB of {usable:.1f} GB: {verdict}")
+    print(plan.summary())
+
+
+def _configuration(path: str) -> dict:
+    try:
+        found = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise PhasescopeError(f"{path}: no such configuration file") from None
+    except yaml.YAMLError as error:
+        raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(found, dict):
+        raise PhasescopeError(f"{path}: found {type(found).__name__}; allowed: keys and values")
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    top = argparse.ArgumentParser(
+        prog="phasescope",
+        description="How safety behavior is built into language models, and how well it holds.",
+    )
+    top.add_argument("--version", action="version", version=__version__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a model organism from a recipe")
+    train.add_argument("recipe", type=Path, help="recipe (YAML), see resources/organisms/recipes")
+    train.add_argument("destination", type=Path, help="checkpoint folder to make")
+    train.add_argument("--seed", type=int, required=True, help="seed of weights and batches")
+    train.set_defaults(run=_train)
+
+    plan = commands.add_parser("plan", help="which cells fit this machine, and which run")
+    plan.add_argument("--configfile", nargs="*", default=[], help="as for snakemake")
+    plan.set_defaults(run=_plan)
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command. Exit code 0: success; 1: a refusal, in one line; 2: wrong usage."""
+    options = parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except PhasescopeError as error:
+        print(f"phasescope: {error}", file=sys.stderr)
+        return 1
+    return 0
