@@ -9,12 +9,12 @@ rule classify:
         thresholds=PLAN.config["thresholds"],
     output:
         table=f"{RESULTS}/phases.parquet",
-    params:
-        settings=settings("seed"),
-        code=code("classify.py"),
     log:
         f"{RESULTS}/classify.log",
     benchmark:
         f"{RESULTS}/classify.benchmark.tsv"
+    params:
+        settings=settings("seed"),
+        code=code("classify.py"),
     script:
         "../scripts/classify.py"

@@ -9,19 +9,23 @@ rule cohere:
         prompts=prompt_table,
         scratch=f"{CELL}/scratch/probe",
         selected=f"{CELL}/scratch/select/selected.json",
-        chosen=expand(f"{CELL}/scratch/intervene/{{design}}.json", design=PLAN.config["designs"], allow_missing=True),
+        chosen=expand(
+            f"{CELL}/scratch/intervene/{{design}}.json",
+            design=PLAN.config["designs"],
+            allow_missing=True,
+        ),
     output:
         coherence=f"{CELL}/cohere/coherence.parquet",
         behavior=f"{CELL}/cohere/behavior.parquet",
-    params:
-        settings=settings(*studies.ANSWER_KEYS),
-        journal=f"{CELL}/journal",
-        code=code("cohere.py"),
-    resources:
-        mem_mb=memory,
     log:
         f"{CELL}/cohere/cohere.log",
     benchmark:
         f"{CELL}/cohere/cohere.benchmark.tsv"
+    resources:
+        mem_mb=memory,
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("cohere.py"),
     script:
         "../scripts/cohere.py"

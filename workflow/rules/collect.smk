@@ -5,7 +5,9 @@
 
 rule collect:
     input:
-        checkpoints=[f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")],
+        checkpoints=[
+            f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")
+        ],
         probes=study_tables("probe", "probes"),
         selection=study_tables("select", "selection"),
         interventions=design_tables(),
@@ -19,13 +21,13 @@ rule collect:
         coherence=f"{RESULTS}/coherence.parquet",
         behavior=f"{RESULTS}/behavior.parquet",
         config=f"{RESULTS}/config.yaml",
-    params:
-        config=PLAN.config,
-        cells=PLAN.records(),
-        code=code("collect.py"),
     log:
         f"{RESULTS}/collect.log",
     benchmark:
         f"{RESULTS}/collect.benchmark.tsv"
+    params:
+        config=PLAN.config,
+        cells=PLAN.records(),
+        code=code("collect.py"),
     script:
         "../scripts/collect.py"

@@ -36,7 +36,7 @@ def code(script):
 
 
 def settings(*keys):
-    """The keys of the configuration that a rule uses, and no others: a change elsewhere spares it."""
+    """Only the keys of the configuration that matter to a stage, so that others spare it."""
     return {key: PLAN.config[key] for key in keys}
 
 

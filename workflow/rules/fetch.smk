@@ -8,12 +8,12 @@ rule fetch:
     output:
         folder=directory(f"{RESULTS}/{{model}}/fetch/checkpoint"),
         facts=f"{RESULTS}/{{model}}/fetch/checkpoint.json",
-    params:
-        source=lambda w: PLAN.source(w.model),
-        code=code("fetch.py"),
     log:
         f"{RESULTS}/{{model}}/fetch/fetch.log",
     benchmark:
         f"{RESULTS}/{{model}}/fetch/fetch.benchmark.tsv"
+    params:
+        source=lambda w: PLAN.source(w.model),
+        code=code("fetch.py"),
     script:
         "../scripts/fetch.py"

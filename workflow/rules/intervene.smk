@@ -12,16 +12,16 @@ rule select_direction:
     output:
         table=f"{CELL}/select/selection.parquet",
         scratch=f"{CELL}/scratch/select/selected.json",
-    params:
-        settings=settings(*studies.ANSWER_KEYS),
-        journal=f"{CELL}/journal",
-        code=code("select_direction.py"),
-    resources:
-        mem_mb=memory,
     log:
         f"{CELL}/select/select_direction.log",
     benchmark:
         f"{CELL}/select/select_direction.benchmark.tsv"
+    resources:
+        mem_mb=memory,
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("select_direction.py"),
     script:
         "../scripts/select_direction.py"
 
@@ -37,15 +37,15 @@ rule intervene:
     output:
         table=f"{CELL}/intervene/{{design}}.parquet",
         scratch=f"{CELL}/scratch/intervene/{{design}}.json",
-    params:
-        settings=settings(*studies.ANSWER_KEYS, "sham_draws"),
-        journal=f"{CELL}/journal",
-        code=code("intervene.py"),
-    resources:
-        mem_mb=memory,
     log:
         f"{CELL}/intervene/{{design}}.log",
     benchmark:
         f"{CELL}/intervene/{{design}}.benchmark.tsv"
+    resources:
+        mem_mb=memory,
+    params:
+        settings=settings(*studies.ANSWER_KEYS, "sham_draws"),
+        journal=f"{CELL}/journal",
+        code=code("intervene.py"),
     script:
         "../scripts/intervene.py"

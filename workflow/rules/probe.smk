@@ -11,15 +11,15 @@ rule probe:
     output:
         table=f"{CELL}/probe/probes.parquet",
         scratch=directory(f"{CELL}/scratch/probe"),
-    params:
-        settings=settings(*studies.ANSWER_KEYS),
-        journal=f"{CELL}/journal",
-        code=code("probe.py"),
-    resources:
-        mem_mb=memory,
     log:
         f"{CELL}/probe/probe.log",
     benchmark:
         f"{CELL}/probe/probe.benchmark.tsv"
+    resources:
+        mem_mb=memory,
+    params:
+        settings=settings(*studies.ANSWER_KEYS),
+        journal=f"{CELL}/journal",
+        code=code("probe.py"),
     script:
         "../scripts/probe.py"

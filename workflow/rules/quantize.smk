@@ -8,15 +8,15 @@ rule quantize:
     output:
         folder=directory(f"{CELL}/quantize/checkpoint"),
         facts=f"{CELL}/quantize/checkpoint.json",
-    params:
-        ready_made=lambda w: PLAN.ready_made(w.model, w.precision),
-        settings=settings("group_size"),
-        code=code("quantize.py"),
-    resources:
-        mem_mb=memory,
     log:
         f"{CELL}/quantize/quantize.log",
     benchmark:
         f"{CELL}/quantize/quantize.benchmark.tsv"
+    resources:
+        mem_mb=memory,
+    params:
+        ready_made=lambda w: PLAN.ready_made(w.model, w.precision),
+        settings=settings("group_size"),
+        code=code("quantize.py"),
     script:
         "../scripts/quantize.py"

@@ -6,14 +6,16 @@ rule report:
     input:
         tables=[f"{RESULTS}/{name}.parquet" for name in studies.STUDY_TABLES],
         config=f"{RESULTS}/config.yaml",
-        template=sorted(str(p) for p in Path(workflow.basedir, "workflow/report").rglob("*") if p.is_file()),
+        template=sorted(
+            str(p) for p in Path(workflow.basedir, "workflow/report").rglob("*") if p.is_file()
+        ),
     output:
         f"reports/{STUDY}/index.html",
-    params:
-        code=code("report.py"),
     log:
         f"{RESULTS}/report.log",
     benchmark:
         f"{RESULTS}/report.benchmark.tsv"
+    params:
+        code=code("report.py"),
     script:
         "../scripts/report.py"

@@ -7,8 +7,7 @@ import pandas as pd
 import yaml
 
 from phasescope.jobs import job, provenance
-from phasescope.tables import atomic_file, frame_of, read_table, write_table
-from phasescope.tables import provenance as provenance_of
+from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 
 JOINED = ("probes", "selection", "interventions", "coherence", "behavior")
 
@@ -16,7 +15,7 @@ JOINED = ("probes", "selection", "interventions", "coherence", "behavior")
 def cell_rows(records, checkpoints, tables):
     """The planned record of each cell with what its weights were and what type they ran in."""
     facts = {tuple(Path(p).parts[-4:-2]): json.loads(Path(p).read_text()) for p in checkpoints}
-    dtypes = {tuple(Path(p).parts[-4:-2]): provenance_of(p)["compute_dtype"] for p in tables}
+    dtypes = {tuple(Path(p).parts[-4:-2]): read_provenance(p)["compute_dtype"] for p in tables}
     for record in records:
         key = (record["model"], record["precision"])
         found = facts.get(key, {})

@@ -11,7 +11,7 @@ import yaml
 from phasescope.errors import PhasescopeError
 from phasescope.report import formats
 from phasescope.report.names import pretty
-from phasescope.tables import provenance, read_table
+from phasescope.tables import read_provenance, read_table
 
 TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavior", "phases")
 PRECISIONS = ("16", "8", "4")
@@ -148,14 +148,20 @@ def load(folder: Path) -> Study:
     folder = Path(folder)
     lacking = [t for t in TABLES if not (folder / f"{t}.parquet").is_file()]
     if lacking:
-        raise PhasescopeError(f"{folder}: no table {', '.join(lacking)}; a report needs {', '.join(TABLES)}")
+        raise PhasescopeError(
+            f"{folder}: no table {', '.join(lacking)}; a report needs {', '.join(TABLES)}"
+        )
     paths = {t: folder / f"{t}.parquet" for t in TABLES}
     config_path = folder / "config.yaml"
-    config = yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    config = (
+        yaml.safe_load(config_path.read_text(encoding="utf-8")) if config_path.is_file() else {}
+    )
     if not isinstance(config, dict):
-        raise PhasescopeError(f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys")
+        raise PhasescopeError(
+            f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys"
+        )
     return Study(
         config=config,
         tables={t: read_table(p) for t, p in paths.items()},
-        provenance={t: provenance(p) for t, p in paths.items()},
+        provenance={t: read_provenance(p) for t, p in paths.items()},
     )

@@ -66,7 +66,7 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
         pq.write_table(arrow.replace_schema_metadata(metadata), temporary)
 
 
-def provenance(path: Path) -> dict[str, str]:
+def read_provenance(path: Path) -> dict[str, str]:
     """What the table's Parquet metadata says of where it came from."""
     metadata = _schema(path).metadata or {}
     return {
@@ -85,7 +85,7 @@ def _schema(path: Path) -> pa.Schema:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read one table as a pandas frame, checked against the schema its metadata names."""
-    name = provenance(path).get("table")
+    name = read_provenance(path).get("table")
     if name not in SCHEMAS:
         raise PhasescopeError(
             f"{path}: not a table of this instrument (metadata names {name!r}); "
