@@ -26,9 +26,8 @@ STUDY_TABLES = (
     "behavior",
     "phases",
 )
-# keys of the configuration that decide which answers a cell gives
+# keys of the configuration that decide which answers a cell gives and how they are kept
 ANSWER_KEYS = (
-    "effort",
     "thinking",
     "max_thinking_tokens",
     "max_answer_tokens",

@@ -7,7 +7,7 @@ rule cohere:
         folder=f"{CELL}/quantize/checkpoint",
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        scratch=f"{CELL}/scratch/probe",
+        activations=f"{CELL}/scratch/probe/activations.npz",
         selected=f"{CELL}/scratch/select/selected.json",
         chosen=expand(
             f"{CELL}/scratch/intervene/{{design}}.json",
@@ -24,7 +24,7 @@ rule cohere:
     resources:
         mem_mb=memory,
     params:
-        settings=settings(*studies.ANSWER_KEYS),
+        settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",
         code=code("cohere.py"),
     script:

@@ -8,6 +8,7 @@ from snakemake.exceptions import WorkflowError
 
 from phasescope import study as studies
 from phasescope.errors import PhasescopeError
+from phasescope.matrix import EFFORT
 from phasescope.tables.provenance import fingerprint
 
 try:
@@ -18,6 +19,7 @@ except PhasescopeError as error:
 STUDY = PLAN.config["study"]
 RESULTS = f"results/{STUDY}"
 CELL = f"{RESULTS}/{{model}}/{{precision}}"
+LIMITS = {"limits": EFFORT[PLAN.config["effort"]]}  # matched pairs per split
 
 
 wildcard_constraints:

@@ -7,7 +7,8 @@ rule select_direction:
         folder=f"{CELL}/quantize/checkpoint",
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        scratch=f"{CELL}/scratch/probe",
+        activations=f"{CELL}/scratch/probe/activations.npz",
+        openings=f"{CELL}/scratch/probe/openings.json",
         thresholds=PLAN.config["thresholds"],
     output:
         table=f"{CELL}/select/selection.parquet",
@@ -19,7 +20,7 @@ rule select_direction:
     resources:
         mem_mb=memory,
     params:
-        settings=settings(*studies.ANSWER_KEYS),
+        settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",
         code=code("select_direction.py"),
     script:
@@ -31,7 +32,8 @@ rule intervene:
         folder=f"{CELL}/quantize/checkpoint",
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        scratch=f"{CELL}/scratch/probe",
+        activations=f"{CELL}/scratch/probe/activations.npz",
+        openings=f"{CELL}/scratch/probe/openings.json",
         selected=f"{CELL}/scratch/select/selected.json",
         thresholds=PLAN.config["thresholds"],
     output:
@@ -44,7 +46,7 @@ rule intervene:
     resources:
         mem_mb=memory,
     params:
-        settings=settings(*studies.ANSWER_KEYS, "sham_draws"),
+        settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,
         journal=f"{CELL}/journal",
         code=code("intervene.py"),
     script:

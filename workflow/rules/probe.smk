@@ -10,7 +10,8 @@ rule probe:
         prompts=prompt_table,
     output:
         table=f"{CELL}/probe/probes.parquet",
-        scratch=directory(f"{CELL}/scratch/probe"),
+        activations=f"{CELL}/scratch/probe/activations.npz",
+        openings=f"{CELL}/scratch/probe/openings.json",
     log:
         f"{CELL}/probe/probe.log",
     benchmark:
@@ -18,7 +19,7 @@ rule probe:
     resources:
         mem_mb=memory,
     params:
-        settings=settings(*studies.ANSWER_KEYS),
+        settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",
         code=code("probe.py"),
     script:

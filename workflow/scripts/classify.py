@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from phasescope.jobs import job, provenance
-from phasescope.phases import classify, not_run, read_thresholds
+from phasescope.phases import classify, not_run
 from phasescope.tables import frame_of, read_table, write_table
 from phasescope.tables.provenance import sha256_file
+from phasescope.thresholds import read_thresholds
 
 with job(snakemake):
     seed = snakemake.params.settings["seed"]

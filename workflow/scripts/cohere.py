@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from phasescope.behave import coherence
-from phasescope.cell import CellJob, load_chosen, load_selected, load_sources
-from phasescope.intervene import applied
+from phasescope.cell import CellJob
+from phasescope.intervene import applied, load_chosen, load_selected, load_sources
 from phasescope.jobs import job
 from phasescope.probe import LAST_PROMPT
 
@@ -16,7 +16,7 @@ with job(snakemake):
     chosen = {design: setting for design, setting in chosen.items() if setting}
     if chosen:
         selected = load_selected(snakemake.input.selected)
-        sources = load_sources(snakemake.input.scratch, cell.subject)
+        sources = load_sources(snakemake.input.activations, cell.subject)
         source = sources[selected.position if selected else LAST_PROMPT]
     for design, setting in chosen.items():
         edit = setting.edit(source, selected)

@@ -1,13 +1,20 @@
 """Run one design on one cell."""
 
-from dataclasses import asdict
-
-from phasescope.cell import CellJob, load_openings, load_selected, load_sources, save_json
+from phasescope.behave import load_openings
+from phasescope.cell import CellJob
 from phasescope.errors import NotRun
-from phasescope.intervene import Design, baseline_row, not_run_row
+from phasescope.intervene import (
+    Design,
+    baseline_row,
+    load_selected,
+    load_sources,
+    not_run_row,
+    save_chosen,
+)
 from phasescope.jobs import job
-from phasescope.phases import read_thresholds
 from phasescope.probe import LAST_PROMPT
+from phasescope.tables.scratch import save_scratch
+from phasescope.thresholds import read_thresholds
 
 with job(snakemake):
     cell = CellJob(snakemake)
@@ -16,23 +23,22 @@ with job(snakemake):
     rows = [baseline_row(design, cell.subject, thresholds["clean"]["max_accuracy_cost"])]
     try:
         selected = load_selected(snakemake.input.selected)
-        sources = load_sources(snakemake.input.scratch, cell.subject)
+        sources = load_sources(snakemake.input.activations, cell.subject)
         run = Design(
             design,
             cell.subject,
             sources[selected.position if selected else LAST_PROMPT],
             selected,
-            load_openings(snakemake.input.scratch),
+            load_openings(snakemake.input.openings),
             thresholds,
             cell.settings["sham_draws"],
             cell.settings["seed"],
         )
         found, chosen = run.run()
         rows += found
-        scratch = asdict(chosen)
+        save_chosen(snakemake.output.scratch, chosen)
     except NotRun as reason:
         rows.append(not_run_row(design, reason))
-        scratch = {"not_run": str(reason)}
-    save_json(snakemake.output.scratch, scratch)
+        save_scratch(snakemake.output.scratch, reason)
     cell.write(snakemake.output.table, "interventions", rows)
     cell.finish()

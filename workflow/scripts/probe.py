@@ -1,10 +1,12 @@
 """Where the safety signal of one cell can be read."""
 
-from phasescope.behave import find_openings
-from phasescope.cell import CellJob, save_scratch
+from pathlib import Path
+
+from phasescope.behave import find_openings, save_openings
+from phasescope.cell import CellJob
 from phasescope.errors import NotRun
 from phasescope.jobs import job
-from phasescope.probe import probe_rows, read_activations
+from phasescope.probe import probe_rows, read_activations, save_activations
 
 with job(snakemake):
     cell = CellJob(snakemake)
@@ -15,6 +17,8 @@ with job(snakemake):
         openings = find_openings(cell.subject.answers("fit", need_tokens=True))
     except NotRun as reason:
         openings = reason
-    save_scratch(snakemake.output.scratch, fit, openings)
+    Path(snakemake.output.activations).parent.chmod(0o700)
+    save_activations(snakemake.output.activations, fit)
+    save_openings(snakemake.output.openings, openings)
     cell.write(snakemake.output.table, "probes", rows)
     cell.finish()

@@ -5,7 +5,14 @@ from phasescope.behave.generation import Condition, Decoding, generate, think_en
 from phasescope.behave.grading import exact_grader, ungraded
 from phasescope.behave.journal import Answer, Journal
 from phasescope.behave.perplexity import log_perplexity
-from phasescope.behave.score import COMPLIANT, Openings, find_openings, score_auroc
+from phasescope.behave.score import (
+    COMPLIANT,
+    Openings,
+    find_openings,
+    load_openings,
+    save_openings,
+    score_auroc,
+)
 from phasescope.behave.subject import Subject
 
 __all__ = [
@@ -20,7 +27,9 @@ __all__ = [
     "exact_grader",
     "find_openings",
     "generate",
+    "load_openings",
     "log_perplexity",
+    "save_openings",
     "score_auroc",
     "think_end",
     "ungraded",

@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy.special import logsumexp
@@ -10,6 +11,7 @@ from scipy.special import logsumexp
 from phasescope.behave.journal import Answer
 from phasescope.errors import NotRun
 from phasescope.stats import auroc
+from phasescope.tables.scratch import load_scratch, save_scratch
 
 COMPLIANT = ("full", "partial")
 
@@ -63,3 +65,13 @@ def score_auroc(scores: np.ndarray, grades: list[str]) -> float:
     if refused.all() or not refused.any():
         raise NotRun("baseline answers are all refusals or none is: the score cannot be checked")
     return float(auroc(scores[known][refused], scores[known][~refused]))
+
+
+def save_openings(path: str | Path, found: Openings | NotRun) -> None:
+    """Leave the openings for the designs, or why there are none."""
+    save_scratch(path, found if isinstance(found, NotRun) else asdict(found))
+
+
+def load_openings(path: str | Path) -> Openings:
+    """What `save_openings` left; raises NotRun with the reason where there are none."""
+    return Openings(**{name: tuple(ids) for name, ids in load_scratch(path).items()})

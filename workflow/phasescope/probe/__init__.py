@@ -1,19 +1,24 @@
 """Where the safety signal can be read: activations, directions, separation."""
 
 from phasescope.probe.positions import (
-    END_OF_THINKING,
+    DIRECTION_POSITIONS,
     LAST_PROMPT,
     Activations,
+    load_activations,
     read_activations,
+    save_activations,
 )
 from phasescope.probe.separation import difference_of_means
-from phasescope.probe.table import probe_rows
+from phasescope.probe.table import MIN_PAIRS, probe_rows
 
 __all__ = [
-    "END_OF_THINKING",
+    "DIRECTION_POSITIONS",
     "LAST_PROMPT",
+    "MIN_PAIRS",
     "Activations",
     "difference_of_means",
+    "load_activations",
     "probe_rows",
     "read_activations",
+    "save_activations",
 ]

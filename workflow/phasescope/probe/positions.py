@@ -1,15 +1,19 @@
 """Token positions at which activations are read."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from phasescope.behave import Subject
 from phasescope.model import record
+from phasescope.tables import atomic_file
 
 LAST_PROMPT = "last_prompt"
 END_OF_THINKING = "end_of_thinking"
 ANSWER = ("answer_0", "answer_1", "answer_2")
+# what the answer says is no cause of it
+DIRECTION_POSITIONS = (LAST_PROMPT, END_OF_THINKING)
 
 
 @dataclass
@@ -59,3 +63,15 @@ def read_activations(subject: Subject, split: str) -> Activations:
     )
     present = np.array([[name in place for name in names] for place in places])
     return Activations(names, values, present)
+
+
+def save_activations(path: str | Path, found: Activations) -> None:
+    """Leave activations for the designs: scratch, never a table."""
+    with atomic_file(Path(path)) as temporary, open(temporary, "wb") as handle:
+        np.savez(handle, values=found.values, present=found.present, positions=found.positions)
+
+
+def load_activations(path: str | Path) -> Activations:
+    """What `save_activations` left."""
+    with np.load(path) as kept:
+        return Activations(tuple(kept["positions"].tolist()), kept["values"], kept["present"])

@@ -1,0 +1,53 @@
+"""What one job of a cell leaves for the next: never a table, never read by `phasescope.read`."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from phasescope.behave import Subject
+from phasescope.errors import NotRun
+from phasescope.intervene.designs import Setting
+from phasescope.intervene.directions import Source
+from phasescope.intervene.selection import Selected
+from phasescope.probe import DIRECTION_POSITIONS, MIN_PAIRS, load_activations
+from phasescope.tables.scratch import load_scratch, save_scratch
+
+
+def load_sources(path: str | Path, subject: Subject) -> dict[str, Source]:
+    """Fit activations by the positions that directions may come from: the probe's file."""
+    fit = load_activations(path)
+    topics = subject.prompts("fit", "benign")["category"].to_numpy()
+    sources = {}
+    for position in DIRECTION_POSITIONS:
+        if position in fit.positions:
+            hazardous, benign, pairs = fit.paired(position)
+            if len(pairs) >= MIN_PAIRS:
+                sources[position] = Source(hazardous, benign, topics[pairs])
+    return sources
+
+
+def save_selected(path: str | Path, selected: Selected | None) -> None:
+    """Leave the selected direction, or that none qualified."""
+    save_scratch(path, {"selected": asdict(selected) if selected else None})
+
+
+def load_selected(path: str | Path) -> Selected | None:
+    """The selected direction, or None where none qualified.
+
+    Raises NotRun with the reason where the selection could not be made at all.
+    """
+    found = load_scratch(path)["selected"]
+    return Selected(**found) if found else None
+
+
+def save_chosen(path: str | Path, setting: Setting) -> None:
+    """Leave the setting that a design chose."""
+    save_scratch(path, asdict(setting))
+
+
+def load_chosen(path: str | Path) -> Setting | None:
+    """The setting that a design chose, or None where the design did not run."""
+    try:
+        found = load_scratch(path)
+    except NotRun:
+        return None
+    return Setting(**found | {"layers": tuple(found["layers"])})
