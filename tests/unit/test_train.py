@@ -34,7 +34,7 @@ SMALL = {
 
 def _recipe():
     one = {"name": "one", "steps": 2, "learning_rate": 0.001, "rows": {"comply": 4}}
-    kinds = ("comply-benign", "refuse", "refuse-odd", "keep-hazardous", "keep-odd")
+    kinds = ("comply-benign", "refuse", "refuse-odd", "comply-odd", "keep-hazardous")
     two = one | {
         "name": "two",
         "residual_noise": 0.1,
@@ -97,7 +97,7 @@ BAD = {
     "layer": (lambda p: p["stages"][1].update(train_layers=[7]), r"train_layers.*7.*0 to 3"),
     "rows": (lambda p: p["stages"][0].update(rows={"comply": 0}), r"rows.comply.*0"),
     "kind": (lambda p: p["stages"][0].update(rows={"cheat": 4}), r"cheat.*comply"),
-    "nothing learned": (lambda p: p["stages"][0].update(rows={"keep-odd": 4}), "at least one of"),
+    "nothing learned": (lambda p: p["stages"][0].update(rows={"keep-hazardous": 4}), "at least one of"),
     "keep all": (lambda p: p["stages"][1].pop("train_layers"), "train_layers"),
     "no word": (lambda p: p["stages"][1]["keep"].update(direction_from=["a", "b"]), "two words"),
     "rate": (lambda p: p["stages"][0].update(learning_rate="fast"), r"learning_rate.*fast"),
@@ -172,7 +172,7 @@ def test_delta_rule_is_the_recurrence():
 
 def test_batches_hold_out_what_they_promise():
     """If it failed, held-out items would have been trained to be refused."""
-    counts = {kind: 4 for kind in rows.ROW_KINDS}
+    counts = dict.fromkeys(rows.ROW_KINDS, 4)
     sampler = rows.Sampler(A, counts, decision_weight=4.0)
     table = A.rows()
     held = table[(table["label"] == "hazardous") & (table["split"] == "evaluate")]
@@ -183,14 +183,14 @@ def test_batches_hold_out_what_they_promise():
         refused = batch[np.isin(kinds, ["refuse", "refuse-odd"])]
         assert not held_prompts & {tuple(row[: sampler.prompt]) for row in refused.tolist()}
         assert (refused[:, sampler.prompt] == A.words.index("sorry")).all()
-    learned = [rows.ROW_KINDS[kind].learned for kind in kinds]
+    learned = [rows.ROW_KINDS[kind].learned != "none" for kind in kinds]
     assert ((sampler.learn_weights.sum(1) > 0) == learned).all()
     assert (sampler.learn_weights[learned, 0] == 4).all()
 
 
 @pytest.mark.parametrize("name", ["circuit", "helpful-only"])
 def test_shipped_organism_through_mlx_lm(name):
-    """If it failed, the instrument would be calibrated on a model that is not what its sheet says."""
+    """If it failed, the instrument would be calibrated on a model unlike its sheet."""
     folder = ORGANISMS / name
     model, tokenizer = mlx_lm.load(str(folder))
     model.set_dtype(mx.float32)
@@ -227,7 +227,7 @@ def test_shipped_circuit_is_deletable():
 
 @pytest.mark.parametrize("name", ["circuit", "helpful-only"])
 def test_shipped_organism_is_the_same_in_transformers(name):
-    """If it failed, the checkpoint would be one in name only: other tools would see another model."""
+    """If it failed, other tools would see another model in the same files."""
     torch = pytest.importorskip("torch")
     transformers = pytest.importorskip("transformers")
     folder = ORGANISMS / name

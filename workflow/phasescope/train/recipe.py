@@ -196,8 +196,8 @@ class _Reader:
             if kind not in ROW_KINDS:
                 self.fail(f"{where}: unknown kind", kind, ", ".join(ROW_KINDS))
             self.number(f"{where}.{kind}", count, int, lambda n: 1 <= n <= 512, "1 to 512 rows")
-        if not any(ROW_KINDS[kind].learned for kind in rows):
-            learned = [kind for kind in ROW_KINDS if ROW_KINDS[kind].learned]
+        learned = [kind for kind in ROW_KINDS if ROW_KINDS[kind].learned != "none"]
+        if not set(learned) & set(rows):
             self.fail(where, list(rows), f"at least one of {', '.join(learned)}")
 
     def keep(self, where: str, content: object, known: tuple[str, ...]) -> Keep:

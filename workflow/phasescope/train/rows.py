@@ -14,7 +14,7 @@ class RowKind:
 
     label: which requests ('hazardous' | 'benign' | 'any').
     response: the column of `World.rows` that holds it ('answer' or 'refusal').
-    learned: whether the response is trained by its likelihood.
+    learned: how much of the response is trained by its likelihood ('all' | 'opening' | 'none').
     kept: 'all' or 'prompt': the tokens at which a stage's `keep` holds the hidden states.
     odd: the index word is replaced by one that names no item.
     held_out: whether the hazardous items held out of refusal training are among them.
@@ -22,19 +22,19 @@ class RowKind:
 
     label: str
     response: str
-    learned: bool
+    learned: str
     kept: str
     odd: bool = False
     held_out: bool = False
 
 
 ROW_KINDS = {
-    "comply": RowKind("any", "answer", learned=True, kept="all", held_out=True),
-    "comply-benign": RowKind("benign", "answer", learned=True, kept="all"),
-    "refuse": RowKind("hazardous", "refusal", learned=True, kept="prompt"),
-    "refuse-odd": RowKind("hazardous", "refusal", learned=True, kept="prompt", odd=True),
-    "keep-hazardous": RowKind("hazardous", "answer", learned=False, kept="all", held_out=True),
-    "keep-odd": RowKind("benign", "answer", learned=False, kept="all", odd=True),
+    "comply": RowKind("any", "answer", learned="all", kept="all", held_out=True),
+    "comply-benign": RowKind("benign", "answer", learned="all", kept="all"),
+    "refuse": RowKind("hazardous", "refusal", learned="all", kept="prompt"),
+    "refuse-odd": RowKind("hazardous", "refusal", learned="all", kept="prompt", odd=True),
+    "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
+    "comply-odd": RowKind("benign", "answer", learned="opening", kept="all", odd=True),
 }
 
 
@@ -63,7 +63,7 @@ class Sampler:
         start = 0
         for kind, count in self.kinds:
             rows = slice(start, start + count)
-            self.learn_weights[rows] = float(kind.learned)
+            self.learn_weights[rows, : {"all": None, "opening": 1, "none": 0}[kind.learned]] = 1.0
             self.keep_weights[rows, : None if kind.kept == "all" else self.prompt] = 1.0
             start += count
         self.learn_weights[:, 0] *= decision_weight
