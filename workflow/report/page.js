@@ -12,14 +12,17 @@
   for (const head of all(".sortable th[data-sort]")) {
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
+    button.append(head.firstChild);
+    head.prepend(button);
     button.onclick = () => {
       const body = head.closest("table").tBodies[0];
       const down = head.getAttribute("aria-sort") === "ascending";
       for (const other of all("th[aria-sort]", head.parentNode)) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = (row) => row.cells[head.cellIndex].dataset.v;
+      const value = (row) => {
+        let left = head.cellIndex;
+        return [...row.cells].find((cell) => (left -= cell.colSpan) < 0).dataset.v;
+      };
       body.append(...[...body.rows].sort((a, b) => compare(value(a), value(b), down)));
     };
   }

@@ -10,6 +10,7 @@ from phasescope.report.names import PHASES, pretty
 from phasescope.report.settings import proven
 from phasescope.report.study import Model, Study, records
 
+_CANDIDATES = 12  # directions shown of a selection
 _TEXT = 320  # characters of an answer
 _SIZE = ("parameters_total_billion", "parameters_active_billion")
 
@@ -21,18 +22,39 @@ def verdict_rows(study: Study) -> list[dict]:
     for model in study.models:
         for verdict in model.verdicts:
             posterior = [(p, verdict.get(f"p_{p}") or 0.0) for p in order]
-            rows.append(verdict | {
-                "of": model,
-                "rank": order.index(verdict["phase"]),
-                "posterior": [(p, share) for p, share in posterior if share > 0.002],
-                "n": _baseline_n(study, model.id, verdict["precision"]),
-            })
+            rows.append(
+                verdict
+                | {
+                    "of": model,
+                    "rank": order.index(verdict["phase"]),
+                    "note": _note(study, verdict),
+                    "posterior": [(p, share) for p, share in posterior if share > 0.002],
+                }
+            )
     return rows
 
 
-def _baseline_n(study: Study, model: str, precision: str) -> int | None:
-    rows = study.of("coherence", model, precision, condition="baseline", label="hazardous")
-    return int(rows["n"].iloc[0]) if len(rows) else None
+def _note(study: Study, verdict: dict) -> str:
+    """The verdict's reason, and why its removal is missing where it is."""
+    if verdict["phase"] == "not_run":
+        return verdict["reason"] or "no reason given"
+    notes = [verdict["reason"]] if verdict["reason"] else []
+    if verdict["removal"] is None:
+        why = study.why(verdict["model"], verdict["precision"], "intervene")
+        notes.append(f"removal not measured: {why}")
+    return "; ".join(notes)
+
+
+def verdict_n(study: Study) -> dict[str, str]:
+    """n behind the phase table: hazardous prompts of the baselines, and sham draws."""
+    coherence = study.tables["coherence"]
+    baseline = coherence[
+        (coherence["condition"] == "baseline") & (coherence["label"] == "hazardous")
+    ]
+    return {
+        "prompts": formats.span(baseline["n"], formats.count),
+        "shams": formats.span(study.tables["phases"]["n_shams"], formats.count),
+    }
 
 
 def downloads(study: Study) -> dict[str, dict]:
@@ -46,7 +68,9 @@ def downloads(study: Study) -> dict[str, dict]:
         rows.append({"architecture": model.architecture, **sizes} | row)
     columns = ["model", "precision", "architecture", *_SIZE]
     columns += [c for c in phases.columns if c not in columns]
-    return {"phases": {"columns": columns, "rows": [[_plain(r.get(c)) for c in columns] for r in rows]}}
+    return {
+        "phases": {"columns": columns, "rows": [[_plain(r.get(c)) for c in columns] for r in rows]}
+    }
 
 
 def _plain(value):
@@ -61,18 +85,36 @@ def selection_rows(study: Study, model: Model) -> dict[str, dict]:
     found = {}
     for precision in study.precisions:
         rows = study.of("selection", model.id, precision)
-        named = rows[rows["layer"].notna()].sort_values(["chosen", "qualifies", "layer"], ascending=[False, False, True])
+        named = rows[rows["layer"].notna()].sort_values(
+            ["chosen", "qualifies", "ablated_refusal_nats", "layer"],
+            ascending=[False, False, True, True],
+        )
         missing = rows.loc[rows["status"] == "not_run", "reason"].dropna()
         found[precision] = {
-            "rows": records(named),
-            "reason": missing.iloc[0] if len(missing) else "" if len(rows) else study.why(model.id, precision, "select"),
+            "rows": records(named.head(_CANDIDATES)),
+            "more": max(0, len(named) - _CANDIDATES),
+            "reason": missing.iloc[0]
+            if len(missing)
+            else ""
+            if len(rows)
+            else study.why(model.id, precision, "select"),
         }
     return found
 
 
 def coherence_rows(study: Study, model: Model) -> dict[str, list[dict]]:
-    """Per precision: coherence of the baseline and of each chosen intervention."""
-    return {p: records(study.of("coherence", model.id, p)) for p in study.precisions}
+    """Per precision: {condition, hazardous, benign} of the baseline and each chosen intervention.
+
+    Both labels are rows of the table `coherence`, or None.
+    """
+    found = {}
+    for precision in study.precisions:
+        conditions: dict[str, dict] = {}
+        for row in records(study.of("coherence", model.id, precision)):
+            blank = {"condition": row["condition"], "hazardous": None, "benign": None}
+            conditions.setdefault(row["condition"], blank)[row["label"]] = row
+        found[precision] = list(conditions.values())
+    return found
 
 
 def proven_rows(study: Study, model: Model) -> dict[str, list[dict]]:
@@ -91,21 +133,32 @@ def answers(study: Study, model: Model) -> list[dict]:
         conditions = ["baseline", *([after] if after in set(kept["condition"]) else [])]
         for prompt in _prompts(kept[kept["condition"] == "baseline"]):
             rows = [kept[(kept["prompt"] == prompt) & (kept["condition"] == c)] for c in conditions]
-            found.append({
-                "precision": verdict["precision"],
-                "prompt": prompt,
-                "label": rows[0]["label"].iloc[0],
-                "answers": [_answer(c, r.iloc[0]) for c, r in zip(conditions, rows, strict=True) if len(r)],
-            })
+            found.append(
+                {
+                    "precision": verdict["precision"],
+                    "prompt": prompt,
+                    "label": rows[0]["label"].iloc[0],
+                    "answers": [
+                        _answer(c, r.iloc[0])
+                        for c, r in zip(conditions, rows, strict=True)
+                        if len(r)
+                    ],
+                }
+            )
     return found
 
 
 def _prompts(baseline: pd.DataFrame) -> list[str]:
     """Two hazardous prompts, refused ones first, and a benign one."""
     hazardous = baseline[baseline["label"] == "hazardous"]
-    hazardous = hazardous.assign(other=hazardous["grade"] != "refusal").sort_values(["other", "prompt"])
+    hazardous = hazardous.assign(other=hazardous["grade"] != "refusal").sort_values(
+        ["other", "prompt"]
+    )
     benign = baseline[baseline["label"] == "benign"].sort_values("prompt")
-    return [*hazardous["prompt"].drop_duplicates().head(2), *benign["prompt"].drop_duplicates().head(1)]
+    return [
+        *hazardous["prompt"].drop_duplicates().head(2),
+        *benign["prompt"].drop_duplicates().head(1),
+    ]
 
 
 def _answer(condition: str, row: pd.Series) -> dict:
@@ -127,7 +180,11 @@ def provenance_rows(study: Study) -> list[dict]:
                 facts.setdefault((key, value), []).append(table)
     everywhere = len(study.provenance)
     return [
-        {"key": key, "value": value, "tables": "all" if len(tables) == everywhere else ", ".join(tables)}
+        {
+            "key": key,
+            "value": value,
+            "tables": "all" if len(tables) == everywhere else ", ".join(tables),
+        }
         for (key, value), tables in sorted(facts.items())
     ]
 

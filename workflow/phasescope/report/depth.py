@@ -34,7 +34,15 @@ def _panel(ax, frame: pd.DataFrame, looks: dict) -> None:
     for statistic, look in looks.items():
         rows = frame[frame["statistic"] == statistic].dropna(subset="estimate").sort_values("layer")
         if len(rows):
-            curve(ax, rows["layer"], rows["estimate"], rows["ci_low"], rows["ci_high"], not many, **look)
+            curve(
+                ax,
+                rows["layer"],
+                rows["estimate"],
+                rows["ci_low"],
+                rows["ci_high"],
+                not many,
+                **look,
+            )
     _mark_attention(ax, frame)
     ax.set_xlim(frame["layer"].min() - 0.5, frame["layer"].max() + 0.5)
     ax.xaxis.get_major_locator().set_params(integer=True)
@@ -44,8 +52,17 @@ def _mark_attention(ax, frame: pd.DataFrame) -> None:
     """Small ticks on the bottom axis at attention blocks, where a model has both kinds."""
     if frame["layer_kind"].nunique() > 1:
         layers = sorted(frame.loc[frame["layer_kind"] == "attention", "layer"].unique())
-        ax.plot(layers, [0.0] * len(layers), ls="", marker="|", ms=7, mew=1.6, color=MUTED,
-                transform=ax.get_xaxis_transform(), clip_on=False)
+        ax.plot(
+            layers,
+            [0.0] * len(layers),
+            ls="",
+            marker="|",
+            ms=7,
+            mew=1.6,
+            color=MUTED,
+            transform=ax.get_xaxis_transform(),
+            clip_on=False,
+        )
 
 
 def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float, **row) -> tuple:
@@ -55,6 +72,9 @@ def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float
     if probes.empty:
         return None, probes
     positions = _positions(probes)
+    if "limits" in row:
+        lowest = probes[["estimate", "ci_low"]].min(axis=None)
+        row["limits"] = (min(row["limits"][0], lowest - 0.03), row["limits"][1])
     rows = [Row(pretty(p), unit, **row) for p in positions]
     figure, axes = grid(rows, study.precisions, "block, counted from 0")
     for line, position in zip(axes, positions, strict=True):
@@ -68,7 +88,9 @@ def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float
     finish(axes)
     entries = [(pretty(s), look) for s, look in looks.items() if (probes["statistic"] == s).any()]
     if probes["layer_kind"].nunique() > 1:
-        entries.append(("attention block", {"color": MUTED, "ls": "", "marker": "|", "ms": 7, "mew": 1.6}))
+        entries.append(
+            ("attention block", {"color": MUTED, "ls": "", "marker": "|", "ms": 7, "mew": 1.6})
+        )
     if len(entries) > 1:
         key(figure, entries)
     return figure, probes
@@ -91,25 +113,27 @@ def _best(study: Study, model: Model, probes: pd.DataFrame) -> str:
         rows = probes[(probes["precision"] == precision) & (probes["statistic"] == "auroc")]
         if len(rows):
             top = rows.loc[rows["estimate"].idxmax()]
-            words.append(
-                f"{pretty(precision)}: highest {formats.estimate(top['estimate'], top['ci_low'], top['ci_high'])}"
-                f" at block {top['layer']}, {pretty(top['position'])}"
-            )
+            value = formats.estimate(top["estimate"], top["ci_low"], top["ci_high"])
+            place = f"at block {top['layer']}, {pretty(top['position'])}"
+            words.append(f"{pretty(precision)}: highest {value} {place}")
     return "; ".join(words)
 
 
 def auroc(study: Study, model: Model) -> Drawing | None:
     """Held-out AUROC over depth with its two controls, or None when nothing was probed."""
     with style():
-        figure, probes = _figure(study, model, _AUROC, "AUROC, no unit", 0.5, limits=(-0.02, 1.04))
+        figure, probes = _figure(study, model, _AUROC, "AUROC, no unit", 0.5, limits=(0.27, 1.04))
         if figure is None:
             return None
         return drawing(
-            figure, f"fig-depth-{model.slug}", f"{model.id}: where hazard can be read",
-            f"Held-out AUROC of hazardous against benign prompts over depth. {_best(study, model, probes)}.",
-            "How well the residual stream tells hazardous from matched benign prompts it was not fitted "
-            "on (1 perfectly, dashed line 0.5 not at all), by block and token position. Bands: 95 % "
-            f"intervals. {_prompts(probes)}.",
+            figure,
+            f"fig-depth-{model.slug}",
+            f"{model.id}: where hazard can be read",
+            "Held-out AUROC of hazardous against benign prompts over depth. "
+            f"{_best(study, model, probes)}.",
+            "How well the residual stream tells hazardous from matched benign prompts it was not "
+            "fitted on (1 perfectly, dashed line 0.5 not at all), by block and token position. "
+            f"Bands: 95 % intervals. {_prompts(probes)}.",
         )
 
 
@@ -120,23 +144,31 @@ def gap(study: Study, model: Model) -> Drawing | None:
         if figure is None:
             return None
         return drawing(
-            figure, f"fig-gap-{model.slug}", f"{model.id}: how far apart",
+            figure,
+            f"fig-gap-{model.slug}",
+            f"{model.id}: how far apart",
             "Standardized gap between hazardous and benign prompts over depth.",
-            "Distance between the means of hazardous and benign prompts along the block's direction, in "
-            f"pooled standard deviations of that block. Bands: 95 % intervals. {_prompts(probes)}.",
+            "Distance between the means of hazardous and benign prompts along the block's "
+            "direction, in pooled standard deviations of that block. Bands: 95 % intervals. "
+            f"{_prompts(probes)}.",
         )
 
 
 def agreement(study: Study, model: Model) -> Drawing | None:
     """Split-half and neighbor cosines over depth, or None when nothing was probed."""
     with style():
-        figure, probes = _figure(study, model, _ONE, "cosine, no unit", 0.0, height=0.95, limits=(-1.05, 1.05))
+        figure, probes = _figure(
+            study, model, _ONE, "cosine, no unit", 0.0, height=0.95, limits=(-0.25, 1.08)
+        )
         if figure is None:
             return None
         return drawing(
-            figure, f"fig-cosine-{model.slug}", f"{model.id}: is it one direction",
-            "Cosine of directions from two halves of the prompts, and of neighboring blocks, over depth.",
-            "Whether two halves of the prompts give the same direction (split-half), and whether neighboring "
-            "blocks share it. A cosine between blocks means little where the split-half one is low. "
-            f"{_prompts(probes)}.",
+            figure,
+            f"fig-cosine-{model.slug}",
+            f"{model.id}: is it one direction",
+            "Cosine of directions from two halves of the prompts, and of neighboring blocks, over "
+            "depth.",
+            "Whether two halves of the prompts give the same direction (split-half), and whether "
+            "neighboring blocks share it. A cosine between blocks means little where the split-half "
+            f"one is low. Bands: 95 % intervals. {_prompts(probes)}.",
         )

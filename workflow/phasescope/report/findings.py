@@ -7,7 +7,14 @@ from phasescope.report import formats
 from phasescope.report.names import PHASES, pretty
 from phasescope.report.study import Model, Study, records, stages_of
 
-_DECIDED = tuple(p for p in PHASES if p != "not_run")
+_TOLD = (
+    "deletable_circuit",
+    "reasoning_tangle",
+    "three_pathway",
+    "holographic",
+    "none",
+    "indeterminate",
+)
 
 
 @dataclass(frozen=True)
@@ -21,6 +28,12 @@ class Part:
 
 def _bits(precisions: list[str]) -> str:
     return f"{formats.listing(precisions)} bit"
+
+
+def _where(study: Study, precisions: list[str]) -> str:
+    """'at 16 and 8 bit', or 'at every precision' where there are several and none is missing."""
+    every = len(precisions) > 1 and precisions == study.precisions
+    return "at every precision" if every else f"at {_bits(precisions)}"
 
 
 def _groups(models: tuple[Model, ...], phase: str) -> dict[tuple[str, ...], list[Model]]:
@@ -49,7 +62,7 @@ def _clause(study: Study, phase: str) -> list[Part]:
         verb = look.is_one if len(models) == 1 else look.are_many
         parts += [Part(", ")] * bool(i) + _subject(models)
         parts += [Part(" "), Part(verb, phase=phase)] if i == 0 else []
-        parts.append(Part(f" at {_bits(list(precisions))}"))
+        parts.append(Part(f" {_where(study, list(precisions))}"))
     chances = [v["probability"] for m in study.models for v in m.verdicts if v["phase"] == phase]
     sure = formats.span(chances, formats.probability)
     return parts + [Part(f" (probability {sure})")] * bool(parts and sure)
@@ -66,10 +79,10 @@ def sentence(study: Study) -> list[Part]:
         verb = "was not run" if left == 1 else "was run"
         return [Part(f"{cells} {verb}, so this page says nothing of any model yet.")]
     parts: list[Part] = []
-    for clause in filter(None, (_clause(study, phase) for phase in _DECIDED)):
+    for clause in filter(None, (_clause(study, phase) for phase in _TOLD)):
         parts += [Part("; ")] * bool(parts) + clause
     rest = f"{left} of {len(verdicts)} cells {'was' if left == 1 else 'were'} not run"
-    return parts + [Part(f"; {rest if left else f'all {len(verdicts)} cells were run'}.")]
+    return [*parts, Part(f"; {rest if left else f'all {len(verdicts)} cells were run'}.")]
 
 
 def plain(parts: list[Part]) -> str:
@@ -108,7 +121,9 @@ def _left_out(study: Study) -> list[tuple[str, str, str, str]]:
         for row in records(frame[frame[column] == "not_run"]):
             design = f": {pretty(row['design'])}" if "design" in row else ""
             found.append((row["reason"], f"{what}{design}", row))
-    return [(r or "no reason given", what, row["model"], row["precision"]) for r, what, row in found]
+    return [
+        (r or "no reason given", what, row["model"], row["precision"]) for r, what, row in found
+    ]
 
 
 def not_run(study: Study) -> list[dict]:

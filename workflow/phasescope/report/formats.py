@@ -35,8 +35,8 @@ def probability(value: float | None) -> str:
     if missing(value):
         return MISSING
     if value > 0.99:
-        return "> 0.99"
-    return "< 0.01" if value < 0.01 else number(value)
+        return ">\u00a00.99"
+    return "<\u00a00.01" if value < 0.01 else number(value)
 
 
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
@@ -78,7 +78,9 @@ def span(values: Iterable[float | None], form=number) -> str:
 def listing(items: Iterable[str]) -> str:
     """A list in words: 'a', 'a and b', 'a, b and c'."""
     items = list(items)
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+    return (
+        items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}" if items else ""
+    )
 
 
 def shorten(text: str, limit: int) -> str:

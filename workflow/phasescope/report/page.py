@@ -45,6 +45,7 @@ def render(study: Study) -> str:
         map_wide=phase_map.wide(study) if study.models else None,
         map_narrow=phase_map.narrow(study) if study.models else None,
         verdicts=content.verdict_rows(study),
+        verdict_n=content.verdict_n(study),
         models=[_model(study, model) for model in study.models],
         not_run=findings.not_run(study),
         provenance=content.provenance_rows(study),

@@ -37,14 +37,32 @@ def grid(rows: list[Row], precisions: list[str], x_label: str) -> tuple[Figure, 
     axes, bottom = [], height - _TOP
     for i, row in enumerate(rows):
         bottom -= row.height
-        figure.text(0.005, (bottom + row.height) / height, "\n".join(textwrap.wrap(row.title, 20)),
-                    va="top", size=8.5, weight="bold", color=INK)
+        figure.text(
+            0.005,
+            (bottom + row.height) / height,
+            "\n".join(textwrap.wrap(row.title, 20)),
+            va="top",
+            size=8.5,
+            weight="bold",
+            color=INK,
+        )
         lines = len(textwrap.wrap(row.title, 20))
-        figure.text(0.005, (bottom + row.height - 0.155 * lines) / height,
-                    "\n".join(textwrap.wrap(row.unit, 24)), va="top", size=7.5, color=MUTED)
+        figure.text(
+            0.005,
+            (bottom + row.height - 0.155 * lines) / height,
+            "\n".join(textwrap.wrap(row.unit, 24)),
+            va="top",
+            size=7.5,
+            color=MUTED,
+        )
         line = []
         for j, precision in enumerate(precisions):
-            box = ((_LEFT + j * (width + _GAP)) / WIDTH, bottom / height, width / WIDTH, row.height / height)
+            box = (
+                (_LEFT + j * (width + _GAP)) / WIDTH,
+                bottom / height,
+                width / WIDTH,
+                row.height / height,
+            )
             ax = figure.add_axes(box)
             _dress(ax, row, first=j == 0, last=i == len(rows) - 1)
             if i == 0:
@@ -78,10 +96,10 @@ def finish(axes: list[list[Axes]]) -> None:
             ax.tick_params(labelleft=True)
     everything = [ax for line in axes for ax in line if ax.axison]
     if everything:
-        low = min(ax.get_xlim()[0] for ax in everything)
-        high = max(ax.get_xlim()[1] for ax in everything)
+        ends = [sorted(ax.get_xlim()) for ax in everything]
+        low, high = min(a for a, _ in ends), max(b for _, b in ends)
         for ax in everything:
-            ax.set_xlim(low, high)
+            ax.set_xlim(*((high, low) if ax.xaxis_inverted() else (low, high)))
 
 
 def say_why(ax: Axes, reason: str) -> None:
@@ -89,8 +107,18 @@ def say_why(ax: Axes, reason: str) -> None:
     ax.set_axis_off()
     width = ax.get_position().width * WIDTH * 14.5
     words = textwrap.wrap(f"Not measured: {reason}", int(width), max_lines=4, placeholder=" …")
-    ax.text(0.5, 0.5, "\n".join(words), transform=ax.transAxes, ha="center", va="center",
-            color=MUTED, size=7.5, style="italic", linespacing=1.4)
+    ax.text(
+        0.5,
+        0.5,
+        "\n".join(words),
+        transform=ax.transAxes,
+        ha="center",
+        va="center",
+        color=MUTED,
+        size=7.5,
+        style="italic",
+        linespacing=1.4,
+    )
     ax.axhline(0.02, color=GRID, lw=0.7)
     ax.axhline(0.98, color=GRID, lw=0.7)
     ax.set_ylim(0, 1)
@@ -99,9 +127,17 @@ def say_why(ax: Axes, reason: str) -> None:
 def key(figure: Figure, entries: list[tuple[str, dict]]) -> None:
     """The figure's key on its top right: (words, properties of a line) each."""
     handles = [Line2D([], [], label=label, **{"color": INK} | look) for label, look in entries]
-    figure.legend(handles=handles, loc="upper right", ncols=len(entries), borderaxespad=0.1,
-                  bbox_to_anchor=(1 - _RIGHT / WIDTH, 1), handlelength=1.8, columnspacing=1.6,
-                  labelcolor=MUTED, handletextpad=0.5)
+    figure.legend(
+        handles=handles,
+        loc="upper right",
+        ncols=len(entries),
+        borderaxespad=0.1,
+        bbox_to_anchor=(1 - _RIGHT / WIDTH, 1),
+        handlelength=1.8,
+        columnspacing=1.6,
+        labelcolor=MUTED,
+        handletextpad=0.5,
+    )
 
 
 def curve(ax: Axes, x, estimate, low, high, points: bool, **look) -> None:
@@ -112,9 +148,6 @@ def curve(ax: Axes, x, estimate, low, high, points: bool, **look) -> None:
     ax.plot(x, estimate, marker="o" if points else None, ms=2.6, **look)
 
 
-def rule(ax: Axes, y: float, words: str = "") -> None:
-    """A thin dashed line to compare with, named where words are given."""
+def rule(ax: Axes, y: float) -> None:
+    """A thin dashed line to compare with."""
     ax.axhline(y, color=FAINT, lw=0.8, ls=(0, (4, 3)), zorder=0.9)
-    if words:
-        ax.annotate(words, (1, y), xycoords=("axes fraction", "data"), xytext=(-2, 2),
-                    textcoords="offset points", ha="right", va="bottom", size=7, color=MUTED)

@@ -14,7 +14,9 @@ _SHAM = "benign_topics"
 
 def layer_numbers(layers: str | None) -> list[int]:
     """The blocks of a comma-separated list."""
-    return [] if formats.missing(layers) else [int(part) for part in layers.split(",") if part.strip()]
+    return (
+        [] if formats.missing(layers) else [int(part) for part in layers.split(",") if part.strip()]
+    )
 
 
 def ranges(layers: str | None) -> str:
@@ -34,10 +36,10 @@ def is_sham(rows: pd.DataFrame) -> pd.Series:
 
 
 def settings_of(study: Study, model: Model) -> pd.DataFrame:
-    """All measured settings of a model, baselines left out, with columns `sham`, `blocks`, `coverage`.
+    """All measured settings of a model, without baselines, with three more columns.
 
-    `blocks` is the mean number of the edited blocks; `coverage` their share of the model's blocks,
-    missing where the model was not probed.
+    `sham` says whether it is a sham; `blocks` is the mean number of the edited blocks; `coverage`
+    their share of the model's blocks, missing where the model was not probed.
     """
     rows = study.of("interventions", model.id, status="run")
     rows = rows[rows["intervention"] != "none"].copy()
@@ -63,28 +65,45 @@ def percentile_95(values: pd.Series) -> float:
 
 
 def proven(study: Study, model: Model) -> list[dict]:
-    """Generated and graded settings, one dict each, with their shams' 95th percentile beside."""
+    """Generated and graded settings, a dict each, with their design's shams beside."""
     rows = settings_of(study, model)
     rows = rows[rows["measured_by"] == "generation"]
     found = []
     for row in rows[~rows["sham"]].to_dict("records"):
-        cell = rows[(rows["precision"] == row["precision"]) & (rows["design"] == row["design"]) & rows["sham"]]
-        same = cell[(cell["layers"] == row["layers"]) & (cell["dose"] == row["dose"])]
+        cell = rows[
+            (rows["precision"] == row["precision"])
+            & (rows["design"] == row["design"])
+            & rows["sham"]
+        ]
         values = {k: None if formats.missing(v) else v for k, v in row.items()}
-        found.append(values | {
-            "sham_p95": percentile_95(same["removal"]),
-            "n_shams": len(same),
-            "where": where(values),
-        })
+        found.append(
+            values
+            | {
+                "sham_p95": percentile_95(cell["removal"]),
+                "n_shams": len(cell),
+                "where": where(values),
+            }
+        )
     order = {d: i for i, d in enumerate(designs_of(study, model))}
-    return sorted(found, key=lambda r: (-int(r["precision"]), order[r["design"]], not r["chosen"],
-                                        r["dose"] or 0, r["layers"] or ""))
+    return sorted(
+        found,
+        key=lambda r: (
+            -int(r["precision"]),
+            order[r["design"]],
+            not r["chosen"],
+            r["dose"] or 0,
+            r["layers"] or "",
+        ),
+    )
 
 
 def where(row: dict) -> str:
     """What a setting acts on, in words: direction, site and blocks."""
     blocks = ranges(row["layers"])
     number = len(layer_numbers(row["layers"]))
-    parts = [pretty(row["direction"]) if row["direction"] else "", pretty(row["site"]) if row["site"] else ""]
+    parts = [
+        pretty(row["direction"]) if row["direction"] else "",
+        pretty(row["site"]) if row["site"] else "",
+    ]
     parts += [f"block{'s' * (number > 1)} {blocks}"] * bool(blocks)
     return ", ".join(p for p in parts if p)

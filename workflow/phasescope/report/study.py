@@ -1,5 +1,6 @@
 """A finished study as the page sees it: its tables, its models, and why something is missing."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,8 @@ TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavio
 PRECISIONS = ("16", "8", "4")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
 _UNKNOWN = "no table says why"
+# "quantize, probe: why", unless another "stage: why" follows
+_STAGES = re.compile(r"^(?!.*; \w+(, \w+)*: )(quantize|probe|select|intervene|cohere)(, \w+)*: ")
 
 
 def records(frame: pd.DataFrame) -> list[dict]:
@@ -27,7 +30,7 @@ def records(frame: pd.DataFrame) -> list[dict]:
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the study with its verdicts, a dict of the phase table's columns per precision."""
+    """One model of the study; a verdict holds the phase table's columns at one precision."""
 
     id: str
     slug: str
@@ -140,6 +143,11 @@ def _order(model: Model) -> tuple:
     return place, pretty(model.architecture), size if size is not None else float("inf"), model.id
 
 
+def _plainly(reason: str | None) -> str | None:
+    """A reason without the stages before it, which the page names itself."""
+    return reason if formats.missing(reason) else _STAGES.sub("", reason)
+
+
 def load(folder: Path) -> Study:
     """Read a study's folder.
 
@@ -160,8 +168,11 @@ def load(folder: Path) -> Study:
         raise PhasescopeError(
             f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys"
         )
+    tables = {t: read_table(p) for t, p in paths.items()}
+    for name in ("cells", "phases"):
+        tables[name]["reason"] = [_plainly(reason) for reason in tables[name]["reason"]]
     return Study(
         config=config,
-        tables={t: read_table(p) for t, p in paths.items()},
+        tables=tables,
         provenance={t: read_provenance(p) for t, p in paths.items()},
     )

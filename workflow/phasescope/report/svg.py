@@ -7,7 +7,9 @@ colors become CSS variables, so that a figure follows the dark theme.
 
 import io
 import re
+import zlib
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import matplotlib
 from markupsafe import Markup, escape
@@ -29,6 +31,7 @@ STYLE = {
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,
     "axes.facecolor": "none",
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
@@ -55,8 +58,9 @@ STYLE = {
 
 _THEME = {INK: "ink", MUTED: "muted", FAINT: "faint", GRID: "grid", PAPER: "card", BLACK: "black"}
 _METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
-_FONT = re.compile(r"font-family: [^;\"]*")
 _LONG = re.compile(r"-?\d+\.\d{2,}")
+_LINK = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
+_HREF = "{http://www.w3.org/1999/xlink}href"
 
 
 @dataclass(frozen=True)
@@ -74,37 +78,78 @@ def _shorter(match: re.Match) -> str:
     return f"{float(match.group()):.2f}".rstrip("0").rstrip(".")
 
 
-def _tag(tag: str, fid: str) -> str:
-    """One tag of the SVG, its coordinates shortened, its ids prefixed, its colors themed."""
-    tag = re.sub(r' transform="rotate\(-0 [^"]*\)"', "", tag).replace("xlink:href", "href")
-    tag = re.sub(r"\s+", " ", _LONG.sub(_shorter, _FONT.sub("font-family: inherit", tag)))
-    tag = re.sub(r'\bid="', f'id="{fid}-', tag)
-    tag = tag.replace("url(#", f"url(#{fid}-").replace('href="#', f'href="#{fid}-')
+def _style(style: str) -> str:
+    """An element's style in the page's colors and font."""
+    style = re.sub(r"font-family: [^;]*;? ?", "", style).rstrip("; ")
     for color, variable in _THEME.items():
-        tag = tag.replace(f": {color}", f": var(--{variable})")
-    return tag
+        style = style.replace(f": {color}", f":var(--{variable})")
+    return style.replace(": ", ":").replace("; ", ";")
+
+
+def _rewrite(element: ElementTree.Element, used: set[str], prefix: str) -> None:
+    """Bare names, short numbers, the page's colors, and only ids that something refers to."""
+    element.tag = element.tag.rpartition("}")[2]
+    found, element.attrib = element.attrib, {}
+    for name, value in found.items():
+        if name == "id":
+            if value in used:
+                element.set("id", prefix + value)
+        elif name == "style":
+            element.set("style", _style(value))
+        elif name != "transform" or not value.startswith("rotate(-0 "):
+            link = _LINK.sub(lambda m: m.group().replace("#", f"#{prefix}"), value)
+            link = re.sub(r"\s*\n\s*", "", link) if name == "d" else link
+            element.set("href" if name == _HREF else name, _LONG.sub(_shorter, link).strip())
+
+
+def _simplify(element: ElementTree.Element) -> None:
+    """Drop groups that say nothing and shapes that show nothing; say a shared style once."""
+    kept = []
+    for child in element:
+        _simplify(child)
+        child.tail = None
+        if child.tag == "g" and not child.attrib:
+            kept += list(child)
+        elif child.tag not in ("g", "defs") or len(child):
+            kept += [child] * (child.get("style") != "fill:none")
+    element[:] = kept
+    if element.tag not in ("text", "title", "desc"):
+        element.text = None
+    styles = {child.get("style") for child in kept}
+    alike = len(kept) > 1 and len(styles) == 1 and None not in styles
+    if alike and element.tag == "g" and "style" not in element.attrib:
+        element.set("style", kept[0].attrib["style"])
+        for child in kept:
+            del child.attrib["style"]
 
 
 def inline_svg(svg: str, fid: str, title: str, description: str) -> Markup:
     """A matplotlib SVG document as an inline element with ids of its own and a description.
 
-    `fid` prefixes every id; text nodes stay as they are. Raises ValueError if the text is not
-    an SVG document.
+    `fid` names the figure; its ids start with it or with a short hash of it. Raises ValueError
+    if the text is not an SVG document.
     """
-    view = re.search(r'<svg[^>]*viewBox="([^"]+)"[^>]*>', svg)
-    if view is None:
-        raise ValueError(f"figure {fid}: not an SVG document")
-    body = svg[view.end() : svg.rindex("</svg>")]
-    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)
-    body = re.sub(r">\s+<", "><", body)
-    body = re.sub(r"<[^>]+>", lambda found: _tag(found.group(), fid), body)
+    try:
+        root = ElementTree.fromstring(svg)
+    except ElementTree.ParseError as error:
+        raise ValueError(f"figure {fid}: not an SVG document: {error}") from error
+    for parent in list(root.iter()):
+        for child in [c for c in parent if c.tag.endswith(("}style", "}metadata"))]:
+            parent.remove(child)
+    links = (_LINK.search(v) for e in root.iter() for v in e.attrib.values())
+    used = {next(filter(None, m.groups())) for m in links if m}
+    prefix = f"f{zlib.crc32(fid.encode()):08x}-"
+    for element in root.iter():
+        _rewrite(element, used, prefix)
+    _simplify(root)
+    body = "".join(ElementTree.tostring(child, encoding="unicode") for child in root)
     head = (
-        f'<svg class="mpl" viewBox="{view.group(1)}" role="img" '
+        f'<svg class="mpl" viewBox="{root.get("viewBox")}" role="img" '
         f'aria-labelledby="{fid}-title" aria-describedby="{fid}-desc">'
         f'<title id="{fid}-title">{escape(title)}</title>'
         f'<desc id="{fid}-desc">{escape(description)}</desc>'
     )
-    return Markup(head + body.strip() + "</svg>")
+    return Markup(head + body.replace(" />", "/>") + "</svg>")
 
 
 def new_figure(width: float, height: float) -> Figure:

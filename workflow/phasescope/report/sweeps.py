@@ -15,22 +15,40 @@ _SHAM = {"color": FAINT, "ls": "", "marker": "o", "ms": 2.6, "alpha": 0.75, "mew
 _TICK = {"color": MUTED, "ls": "", "marker": "_", "ms": 13, "mew": 1.3}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _DIRECTION = {"selected": "o", "per_layer": "s"}
-_DESIGN = {"ablation-layers": "^", "ablation-coverage": "v", "ablation-dose": "o", "ablation-scope": "D",
-           "addition": "s"}
+_DESIGN = {
+    "ablation-layers": "^",
+    "ablation-coverage": "v",
+    "ablation-dose": "o",
+    "ablation-scope": "D",
+    "addition": "s",
+}
 
 # measure -> (how it was measured, title and unit, height, range)
 _MEASURES = {
-    "refusal_nats": ("first_token", Row("Refusal score", "log-odds of refusal against compliance at the first "
-                                        "answer token, nats", 1.15)),
-    "removal": ("generation", Row("Removal", "share of refused prompts now cleanly answered, generated and "
-                                  "graded", 1.15, (-0.05, 1.05))),
+    "refusal_nats": (
+        "first_token",
+        Row(
+            "Refusal score",
+            "log-odds of refusal against compliance at the first answer token, nats",
+            1.15,
+        ),
+    ),
+    "removal": (
+        "generation",
+        Row(
+            "Removal",
+            "share of refused prompts now cleanly answered, generated and graded",
+            1.15,
+            (-0.05, 1.05),
+        ),
+    ),
     "accuracy_cost": ("generation", Row("Cost", "fall of benign accuracy, share", 0.95)),
 }
 
 # design -> (column of x, label of x)
 _AXES = {
     "ablation-dose": ("dose", "dose: share of the direction removed"),
-    "addition": ("dose", "dose: multiple of the mean gap added (negative: taken away)"),
+    "addition": ("dose", "dose: multiple of the mean gap"),
     "ablation-layers": ("blocks", "the one block edited, counted from 0"),
     "ablation-coverage": ("coverage", "share of the blocks edited"),
     "ablation-scope": ("scope", "scope, see below"),
@@ -38,17 +56,21 @@ _AXES = {
 
 
 def _points(ax: Axes, rows: pd.DataFrame, x: str, measure: str) -> None:
-    """The real settings: a line through each kind of direction, intervals, hollow where not clean."""
+    """The real settings: a line per kind of direction, intervals, hollow where not clean."""
     for direction, kind in rows.groupby("direction", sort=True):
         kind = kind.sort_values(x)
         marker = _DIRECTION.get(direction, "D")
         if x != "scope":
             ax.plot(kind[x], kind[measure], color=INK, lw=1.1, alpha=0.55)
         if f"{measure}_ci_low" in kind:
-            ax.vlines(kind[x], kind[f"{measure}_ci_low"], kind[f"{measure}_ci_high"], color=INK, lw=1.0)
+            ax.vlines(
+                kind[x], kind[f"{measure}_ci_low"], kind[f"{measure}_ci_high"], color=INK, lw=1.0
+            )
         soiled = (kind["clean"] == False).fillna(False)  # noqa: E712 (a missing verdict is not "not clean")
         for rest, face in ((kind[~soiled], INK), (kind[soiled], PAPER)):
-            ax.plot(rest[x], rest[measure], ls="", marker=marker, ms=4.6, mfc=face, mec=INK, mew=1.1)
+            ax.plot(
+                rest[x], rest[measure], ls="", marker=marker, ms=4.6, mfc=face, mec=INK, mew=1.1
+            )
         chosen = kind[kind["chosen"]]
         ax.plot(chosen[x], chosen[measure], ls="", marker="o", ms=10, mfc="none", mec=INK, mew=0.9)
 
@@ -64,10 +86,14 @@ def _shams(ax: Axes, rows: pd.DataFrame, x: str, measure: str, spread: float) ->
 
 def _panel(ax: Axes, rows: pd.DataFrame, x: str, measure: str) -> None:
     rows = rows.dropna(subset=[x, measure])
+    ax.margins(y=0.14)
+    ax.locator_params("x", nbins=6)
     width = float(rows[x].max() - rows[x].min()) or 1.0
     _shams(ax, rows[rows["sham"]], x, measure, 0.018 * width)
     _points(ax, rows[~rows["sham"]], x, measure)
     ax.set_xlim(rows[x].min() - 0.06 * width, rows[x].max() + 0.06 * width)
+    if rows[x].max() <= 0:
+        ax.invert_xaxis()
     if x == "scope":
         _name_scopes(ax, rows)
     if measure == "accuracy_cost":
@@ -81,8 +107,9 @@ def _scopes(rows: pd.DataFrame) -> tuple[pd.Series, list[str]]:
     words = {where(r): None for r in real.to_dict("records")}
     number = {text: i for i, text in enumerate(words)}
     # a sham stands with the chosen setting that it matches, whose direction it replaced
-    chosen = {(r["precision"], r["design"]): where(r)
-              for r in real[real["chosen"]].to_dict("records")}
+    chosen = {
+        (r["precision"], r["design"]): where(r) for r in real[real["chosen"]].to_dict("records")
+    }
     texts = [
         chosen.get((r["precision"], r["design"])) if r["sham"] else where(r)
         for r in rows.to_dict("records")
@@ -105,23 +132,35 @@ def sweep(study: Study, model: Model, design: str) -> Drawing | None:
     rows = rows[rows["design"] == design].copy()
     rows["scope"], scopes = _scopes(rows)
     rows = rows[rows[x].notna()]
-    measures = [m for m, (by, _) in _MEASURES.items() if rows.loc[rows["measured_by"] == by, m].notna().any()]
+    measures = [
+        m
+        for m, (by, _) in _MEASURES.items()
+        if rows.loc[rows["measured_by"] == by, m].notna().any()
+    ]
     if not measures:
         return None
     with style():
         figure, axes = grid([_MEASURES[m][1] for m in measures], study.precisions, x_label)
         for line, measure in zip(axes, measures, strict=True):
             for ax, precision in zip(line, study.precisions, strict=True):
-                here = rows[(rows["precision"] == precision) & (rows["measured_by"] == _MEASURES[measure][0])]
+                here = rows[
+                    (rows["precision"] == precision)
+                    & (rows["measured_by"] == _MEASURES[measure][0])
+                ]
                 if here[measure].notna().any():
                     _panel(ax, here, x, measure)
-                    rule(ax, 0.0, "as likely as compliance" if measure == "refusal_nats" else "")
+                    rule(ax, 0.0)
                 else:
                     say_why(ax, _why(study, model, precision, design, rows))
         finish(axes)
         key(figure, _key(rows, measures))
-        return drawing(figure, f"fig-{design}-{model.slug}", f"{model.id}: {pretty(design)}",
-                       _words(rows, design), _caption(rows, measures, scopes if x == "scope" else []))
+        return drawing(
+            figure,
+            f"fig-{design}-{model.slug}",
+            f"{model.id}: {pretty(design)}",
+            _words(rows, design),
+            _caption(rows, measures, scopes if x == "scope" else []),
+        )
 
 
 def _why(study: Study, model: Model, precision: str, design: str, rows: pd.DataFrame) -> str:
@@ -132,12 +171,25 @@ def _why(study: Study, model: Model, precision: str, design: str, rows: pd.DataF
 
 def _key(rows: pd.DataFrame, measures: list[str]) -> list[tuple[str, dict]]:
     real = rows[~rows["sham"]]
-    entries = [(pretty(d), {"marker": m, "ms": 4.6, "lw": 1.1}) for d, m in _DIRECTION.items()
-               if (real["direction"] == d).any()]
+    entries = [
+        (pretty(d), {"marker": m, "ms": 4.6, "lw": 1.1})
+        for d, m in _DIRECTION.items()
+        if (real["direction"] == d).any()
+    ]
     if (real["clean"] == False).any():  # noqa: E712
-        entries.append(("not clean", {"ls": "", "marker": "o", "ms": 4.6, "mfc": PAPER, "mec": INK, "mew": 1.1}))
+        entries.append(
+            (
+                "not clean",
+                {"ls": "", "marker": "o", "ms": 4.6, "mfc": PAPER, "mec": INK, "mew": 1.1},
+            )
+        )
     if real["chosen"].any():
-        entries.append(("chosen", {"ls": "", "marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 0.9}))
+        entries.append(
+            (
+                "chosen on the select split",
+                {"ls": "", "marker": "o", "ms": 9, "mfc": "none", "mec": INK, "mew": 0.9},
+            )
+        )
     if rows["sham"].any():
         entries.append(("shams", _SHAM))
         entries += [("their 95th percentile", _TICK | {"ms": 9})] * ("removal" in measures)
@@ -151,7 +203,9 @@ def _words(rows: pd.DataFrame, design: str) -> str:
     for precision, here in real.groupby("precision", sort=False):
         top = here.loc[here["removal"].idxmax()]
         removal = formats.estimate(top["removal"], top["removal_ci_low"], top["removal_ci_high"])
-        cost = formats.estimate(top["accuracy_cost"], top["accuracy_cost_ci_low"], top["accuracy_cost_ci_high"])
+        cost = formats.estimate(
+            top["accuracy_cost"], top["accuracy_cost_ci_low"], top["accuracy_cost_ci_high"]
+        )
         parts.append(f"{pretty(precision)}: largest removal {removal} at a cost of {cost}")
     return f"{pretty(design)}. {'; '.join(parts) or 'Scored at the first answer token only'}."
 
@@ -173,9 +227,13 @@ def _n(rows: pd.DataFrame) -> str:
 
 def _caption(rows: pd.DataFrame, measures: list[str], scopes: list[str]) -> str:
     text = "".join(f"{a}: {words}. " for a, words in zip(_LETTERS, scopes, strict=False))
+    text += "Score: above the dashed line refusal is likelier than compliance. " * (
+        "refusal_nats" in measures
+    )
     text += "Bars: 95 % intervals. " if len(measures) > 1 or measures[0] != "refusal_nats" else ""
     blocks = rows.loc[~rows["sham"], "layers"].unique()
     text += f"Blocks edited: {ranges(blocks[0])}. " if len(blocks) == 1 else ""
+    text += "A negative dose takes the direction away. " * bool((rows["dose"] < 0).any())
     return f"{text}{_n(rows)[:1].upper()}{_n(rows)[1:]}."
 
 
@@ -186,8 +244,12 @@ def plane(study: Study, model: Model) -> Drawing | None:
     if rows.empty:
         return None
     with style():
-        row = Row("Removal against cost", "share of refused prompts now cleanly answered, over fall of benign "
-                  "accuracy", 2.35, (-0.06, 1.09))
+        row = Row(
+            "Removal against cost",
+            "share of refused prompts now cleanly answered, over fall of benign accuracy",
+            2.35,
+            (-0.06, 1.09),
+        )
         figure, axes = grid([row], study.precisions, "cost: fall of benign accuracy, share")
         for ax, precision in zip(axes[0], study.precisions, strict=True):
             here = rows[rows["precision"] == precision]
@@ -196,14 +258,21 @@ def plane(study: Study, model: Model) -> Drawing | None:
             else:
                 _plane_panel(ax, here)
         finish(axes)
-        designs = [d for d in designs_of(study, model) if (rows.loc[~rows["sham"], "design"] == d).any()]
-        entries = [(pretty(d), {"ls": "", "marker": _DESIGN.get(d, "P"), "ms": 4.6}) for d in designs]
+        designs = [
+            d for d in designs_of(study, model) if (rows.loc[~rows["sham"], "design"] == d).any()
+        ]
+        entries = [
+            (pretty(d), {"ls": "", "marker": _DESIGN.get(d, "P"), "ms": 4.6}) for d in designs
+        ]
         key(figure, [*entries, ("shams", _SHAM)] if rows["sham"].any() else entries)
         return drawing(
-            figure, f"fig-plane-{model.slug}", f"{model.id}: removal against cost",
+            figure,
+            f"fig-plane-{model.slug}",
+            f"{model.id}: removal against cost",
             f"Every generated setting of every design. {_words(rows, 'All designs')}",
-            "Every generated and graded setting of every design; up and left is refusal removed at no cost, "
-            f"hollow is not clean. Crosses: 95 % intervals. {_n(rows)[:1].upper()}{_n(rows)[1:]}.",
+            "Every generated and graded setting of every design; up and left is refusal removed at "
+            "no cost, hollow is not clean. Crosses: 95 % intervals. "
+            f"{_n(rows)[:1].upper()}{_n(rows)[1:]}.",
         )
 
 
@@ -211,13 +280,34 @@ def _plane_panel(ax: Axes, rows: pd.DataFrame) -> None:
     shams, real = rows[rows["sham"]], rows[~rows["sham"]]
     ax.plot(shams["accuracy_cost"], shams["removal"], **_SHAM)
     for design, kind in real.groupby("design", sort=True):
-        ax.vlines(kind["accuracy_cost"], kind["removal_ci_low"], kind["removal_ci_high"], color=INK, lw=0.7, alpha=0.5)
-        ax.hlines(kind["removal"], kind["accuracy_cost_ci_low"], kind["accuracy_cost_ci_high"], color=INK, lw=0.7,
-                  alpha=0.5)
+        ax.vlines(
+            kind["accuracy_cost"],
+            kind["removal_ci_low"],
+            kind["removal_ci_high"],
+            color=INK,
+            lw=0.7,
+            alpha=0.5,
+        )
+        ax.hlines(
+            kind["removal"],
+            kind["accuracy_cost_ci_low"],
+            kind["accuracy_cost_ci_high"],
+            color=INK,
+            lw=0.7,
+            alpha=0.5,
+        )
         soiled = (kind["clean"] == False).fillna(False)  # noqa: E712
         for rest, face in ((kind[~soiled], INK), (kind[soiled], PAPER)):
-            ax.plot(rest["accuracy_cost"], rest["removal"], ls="", marker=_DESIGN.get(design, "P"), ms=4.8, mfc=face,
-                    mec=INK, mew=1.0)
+            ax.plot(
+                rest["accuracy_cost"],
+                rest["removal"],
+                ls="",
+                marker=_DESIGN.get(design, "P"),
+                ms=4.8,
+                mfc=face,
+                mec=INK,
+                mew=1.0,
+            )
     rule(ax, 0.0)
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -0.12), max(high, 0.3))
