@@ -65,7 +65,7 @@ class Project:
         """How many jobs of each rule a run would start, `all` left out."""
         result = self.snakemake("--dry-run", *arguments, config=config)
         assert result.returncode == 0, result.stdout
-        stats = re.findall(r"^([\w.-]+) +(\d+)$", result.stdout, re.M)
+        stats = re.findall(r"^ *([\w.-]+) +(\d+) *$", result.stdout, re.M)
         return {rule: int(n) for rule, n in stats if rule not in ("all", "total")}
 
 

@@ -27,7 +27,7 @@ def job(snakemake) -> Iterator[None]:
     """Run a job's work with all its output in the job's log.
 
     A fault ends the job with exit code 1 and one line on the console that says what is wrong and
-    where the log is; the log has the traceback.
+    where the log is. The log has a traceback only for faults of the program itself.
     """
     log = Path(snakemake.log[0])
     console = os.fdopen(os.dup(2), "w")
@@ -38,9 +38,10 @@ def job(snakemake) -> Iterator[None]:
             yield
             _log_peak_memory()
         except Exception as error:
-            traceback.print_exc()
-            message = str(error) if isinstance(error, PhasescopeError) else repr(error)
+            expected = isinstance(error, PhasescopeError)
+            message = str(error) if expected else repr(error)
             print(f"phasescope: {_name(snakemake)}: {message} (log: {log})", file=console)
+            print(message) if expected else traceback.print_exc()
             console.flush()
             sys.exit(1)
         finally:

@@ -1,6 +1,7 @@
 # Reads and checks configuration and sheet, and decides which cells run which stages.
 # Needs: config, the model sheet, the prompt tables. Makes: the names that the other files use.
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,8 +12,11 @@ from phasescope.errors import PhasescopeError
 from phasescope.matrix import EFFORT
 from phasescope.tables.provenance import fingerprint
 
+# as they were merged: the project's own first, then what the command line names
+CONFIG_FILES = [os.path.relpath(f) for f in reversed(workflow.configfiles)]
+
 try:
-    PLAN = studies.plan_study(config, [str(f) for f in workflow.configfiles])
+    PLAN = studies.plan_study(config, CONFIG_FILES)
 except PhasescopeError as error:
     raise WorkflowError(str(error)) from None
 
