@@ -14,7 +14,13 @@ from phasescope.stats import jeffreys_draws, paired_difference_draws, wilson
 from phasescope.tables.schemas import PHASES
 
 DRAWS = 20_000
-SINGLES = ("ablation-scope", "ablation-dose", "ablation-layers", "addition")
+SINGLES = (
+    "ablation-scope",
+    "ablation-dose",
+    "ablation-coverage",
+    "ablation-layers",
+    "addition",
+)
 BEYOND = (
     "neither none nor a deletable circuit; telling the other phases apart needs the routing and "
     "pathway designs, which this version does not have"
