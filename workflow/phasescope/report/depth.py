@@ -4,7 +4,7 @@ import pandas as pd
 
 from phasescope.report import formats
 from phasescope.report.names import FAINT, INK, MUTED, pretty
-from phasescope.report.panels import Row, curve, finish, grid, key, rule, say_why
+from phasescope.report.panels import Row, curve, finish, grid, key, nice, rule, say_why
 from phasescope.report.study import Model, Study
 from phasescope.report.svg import Drawing, drawing, style
 
@@ -45,7 +45,6 @@ def _panel(ax, frame: pd.DataFrame, looks: dict) -> None:
             )
     _mark_attention(ax, frame)
     ax.set_xlim(frame["layer"].min() - 0.5, frame["layer"].max() + 0.5)
-    ax.xaxis.get_major_locator().set_params(integer=True)
 
 
 def _mark_attention(ax, frame: pd.DataFrame) -> None:
@@ -76,7 +75,7 @@ def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float
         lowest = probes[["estimate", "ci_low"]].min(axis=None)
         row["limits"] = (min(row["limits"][0], lowest - 0.03), row["limits"][1])
     rows = [Row(pretty(p), unit, **row) for p in positions]
-    figure, axes = grid(rows, study.precisions, "block, counted from 0")
+    figure, axes = grid(rows, study.precisions)
     for line, position in zip(axes, positions, strict=True):
         for ax, precision in zip(line, study.precisions, strict=True):
             here = probes[(probes["position"] == position) & (probes["precision"] == precision)]
@@ -85,7 +84,7 @@ def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float
             else:
                 _panel(ax, here, looks)
                 rule(ax, reference)
-    finish(axes)
+    finish(axes, "block, counted from 0", nice(8, integer=True))
     entries = [(pretty(s), look) for s, look in looks.items() if (probes["statistic"] == s).any()]
     if probes["layer_kind"].nunique() > 1:
         entries.append(
@@ -169,6 +168,6 @@ def agreement(study: Study, model: Model) -> Drawing | None:
             "Cosine of directions from two halves of the prompts, and of neighboring blocks, over "
             "depth.",
             "Whether two halves of the prompts give the same direction (split-half), and whether "
-            "neighboring blocks share it. A cosine between blocks means little where the split-half "
-            f"one is low. Bands: 95 % intervals. {_prompts(probes)}.",
+            "neighboring blocks share it. A cosine between blocks means little where the "
+            f"split-half one is low. Bands: 95 % intervals. {_prompts(probes)}.",
         )

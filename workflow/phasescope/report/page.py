@@ -8,7 +8,17 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from phasescope.report import content, depth, findings, formats, names, phase_map, settings, sweeps
+from phasescope.report import (
+    content,
+    depth,
+    findings,
+    formats,
+    names,
+    phase_map,
+    plane,
+    settings,
+    sweeps,
+)
 from phasescope.report.study import Model, Study, load
 from phasescope.tables import atomic_file
 
@@ -65,7 +75,7 @@ def _model(study: Study, model: Model) -> dict:
         "auroc": depth.auroc(study, model),
         "gap": depth.gap(study, model),
         "agreement": depth.agreement(study, model),
-        "plane": sweeps.plane(study, model),
+        "plane": plane.plane(study, model),
         "sweeps": {d: sweeps.sweep(study, model, d) for d in designs},
         "selection": content.selection_rows(study, model),
         "coherence": content.coherence_rows(study, model),

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import Locator, MaxNLocator, NullLocator
 
 from phasescope.report.names import FAINT, GRID, INK, MUTED, pretty
 from phasescope.report.svg import new_figure
@@ -26,80 +27,75 @@ class Row:
     limits: tuple[float, float] | None = None
 
 
-def grid(rows: list[Row], precisions: list[str], x_label: str) -> tuple[Figure, list[list[Axes]]]:
+def grid(rows: list[Row], precisions: list[str]) -> tuple[Figure, list[list[Axes]]]:
     """A figure of `rows` by precisions; axes come as [row][precision].
 
-    Row titles and units stand at the left, precisions on top, the label of x at the bottom.
+    Row titles and units stand at the left, precisions on top. Call `finish` when all is drawn.
     """
     height = _TOP + _BOTTOM + sum(r.height for r in rows) + _BETWEEN * (len(rows) - 1)
     figure = new_figure(WIDTH, height)
     width = (WIDTH - _LEFT - _RIGHT - _GAP * (len(precisions) - 1)) / len(precisions)
     axes, bottom = [], height - _TOP
-    for i, row in enumerate(rows):
+    for row in rows:
         bottom -= row.height
-        figure.text(
-            0.005,
-            (bottom + row.height) / height,
-            "\n".join(textwrap.wrap(row.title, 20)),
-            va="top",
-            size=8.5,
-            weight="bold",
-            color=INK,
-        )
-        lines = len(textwrap.wrap(row.title, 20))
-        figure.text(
-            0.005,
-            (bottom + row.height - 0.155 * lines) / height,
-            "\n".join(textwrap.wrap(row.unit, 24)),
-            va="top",
-            size=7.5,
-            color=MUTED,
-        )
+        _name(figure, row, bottom + row.height)
         line = []
-        for j, precision in enumerate(precisions):
-            box = (
-                (_LEFT + j * (width + _GAP)) / WIDTH,
-                bottom / height,
-                width / WIDTH,
-                row.height / height,
-            )
-            ax = figure.add_axes(box)
-            _dress(ax, row, first=j == 0, last=i == len(rows) - 1)
-            if i == 0:
-                ax.set_title(pretty(precision), pad=7)
-            if i == len(rows) - 1:
-                ax.set_xlabel(x_label)
+        for j in range(len(precisions)):
+            box = (_LEFT + j * (width + _GAP), bottom, width, row.height)
+            share = (WIDTH, height, WIDTH, height)
+            ax = figure.add_axes([inches / whole for inches, whole in zip(box, share, strict=True)])
+            _dress(ax, row)
             line.append(ax)
         axes.append(line)
         bottom -= _BETWEEN
+    for ax, precision in zip(axes[0], precisions, strict=True):
+        ax.set_title(pretty(precision), pad=7)
     return figure, axes
 
 
-def _dress(ax: Axes, row: Row, first: bool, last: bool) -> None:
+def _name(figure: Figure, row: Row, top: float) -> None:
+    """Title and unit of a row in the left margin; `top` in inches from below."""
+    title, height = textwrap.wrap(row.title, 20), figure.get_figheight()
+    look = {"va": "top", "ha": "left"}
+    figure.text(0.005, top / height, "\n".join(title), size=8.5, weight="bold", color=INK, **look)
+    unit = "\n".join(textwrap.wrap(row.unit, 24))
+    below = (top - 0.155 * len(title)) / height
+    figure.text(0.005, below, unit, size=7.5, color=MUTED, **look)
+
+
+def _dress(ax: Axes, row: Row) -> None:
     ax.grid(axis="y")
     ax.spines["left"].set_visible(False)
-    ax.tick_params(labelleft=first, labelbottom=last)
+    ax.tick_params(labelleft=False)
+    ax.xaxis.set_major_locator(NullLocator())
+    ax.yaxis.set_major_locator(nice(4))
     if row.limits:
         ax.set_ylim(*row.limits)
 
 
-def finish(axes: list[list[Axes]]) -> None:
-    """Give the panels of a row one range of y, and the panels of a column one range of x."""
+def nice(bins: int, integer: bool = False) -> Locator:
+    """At most `bins` intervals of a round step, and no other (matplotlib's own like 0.3)."""
+    return MaxNLocator(bins, integer=integer, steps=[1, 2, 2.5, 5, 10])
+
+
+def finish(axes: list[list[Axes]], x_label: str, ticks: Locator | None = None) -> None:
+    """Share y along rows and x everywhere; label the outermost panels that hold something."""
+    everything = [ax for line in axes for ax in line if ax.axison]
+    ends = [sorted(ax.get_xlim()) for ax in everything]
+    low, high = min(a for a, _ in ends), max(b for _, b in ends)
+    for ax in everything:
+        ax.set_xlim(*((high, low) if ax.xaxis_inverted() else (low, high)))
     for line in axes:
         drawn = [ax for ax in line if ax.axison]
-        if drawn and drawn[0].get_autoscaley_on():
-            low = min(ax.get_ylim()[0] for ax in drawn)
-            high = max(ax.get_ylim()[1] for ax in drawn)
-            for ax in drawn:
-                ax.set_ylim(low, high)
+        limits = [ax.get_ylim() for ax in drawn]
+        for ax in drawn:
+            ax.set_ylim(min(a for a, _ in limits), max(b for _, b in limits))
         for ax in drawn[:1]:
             ax.tick_params(labelleft=True)
-    everything = [ax for line in axes for ax in line if ax.axison]
-    if everything:
-        ends = [sorted(ax.get_xlim()) for ax in everything]
-        low, high = min(a for a, _ in ends), max(b for _, b in ends)
-        for ax in everything:
-            ax.set_xlim(*((high, low) if ax.xaxis_inverted() else (low, high)))
+    for column in zip(*axes, strict=True):
+        for ax in [ax for ax in column if ax.axison][-1:]:
+            ax.xaxis.set_major_locator(ticks or nice(6))
+            ax.set_xlabel(x_label)
 
 
 def say_why(ax: Axes, reason: str) -> None:

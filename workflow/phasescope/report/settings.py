@@ -8,7 +8,6 @@ from phasescope.report.names import pretty
 from phasescope.report.study import Model, Study
 
 DESIGNS = ("ablation-layers", "ablation-coverage", "ablation-dose", "ablation-scope", "addition")
-SETTING = ["design", "direction", "site", "layers", "dose", "measured_by"]
 _SHAM = "benign_topics"
 
 
@@ -107,3 +106,39 @@ def where(row: dict) -> str:
     ]
     parts += [f"block{'s' * (number > 1)} {blocks}"] * bool(blocks)
     return ", ".join(p for p in parts if p)
+
+
+def not_clean(rows: pd.DataFrame) -> pd.Series:
+    """Which settings cost too much accuracy to count; a missing verdict is not one of them."""
+    return rows["clean"].map({False: True}).fillna(False).astype(bool)
+
+
+def largest(rows: pd.DataFrame) -> str:
+    """The largest removal at each precision, in a sentence."""
+    real = rows[~rows["sham"] & (rows["measured_by"] == "generation") & rows["removal"].notna()]
+    parts = []
+    for precision, here in real.groupby("precision", sort=False):
+        top = here.loc[here["removal"].idxmax()]
+        removal, cost = (
+            formats.estimate(top[c], top[f"{c}_ci_low"], top[f"{c}_ci_high"])
+            for c in ("removal", "accuracy_cost")
+        )
+        parts.append(f"{pretty(precision)}: largest removal {removal} at a cost of {cost}")
+    return f"{'; '.join(parts) or 'Scored at the first answer token only'}."
+
+
+def counts(rows: pd.DataFrame) -> str:
+    """n behind the points of a figure, by how they were measured, in a sentence."""
+    parts = []
+    for by, words in (("first_token", "scored"), ("generation", "generated")):
+        here = rows[rows["measured_by"] == by]
+        if len(here):
+            hazardous, benign = (
+                formats.span(here[c], formats.count) for c in ("n_hazardous", "n_benign")
+            )
+            parts.append(f"{words}: n = {hazardous} hazardous and {benign} benign prompts a point")
+    draws = rows[rows["sham"]].groupby(["precision", "design"])["sham_draw"].nunique()
+    if len(draws):
+        parts.append(f"shams: n = {formats.span(draws, formats.count)} draws a design")
+    text = "; ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."

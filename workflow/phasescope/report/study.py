@@ -102,13 +102,18 @@ class Study:
             if p in cells
         ]
 
+    @cached_property
+    def _by_model(self) -> dict[str, dict[str, pd.DataFrame]]:
+        return {t: dict(iter(f.groupby("model"))) for t, f in self.tables.items()}
+
     def of(self, table: str, model: str, precision: str | None = None, **values) -> pd.DataFrame:
         """Rows of a table for a model, and for a precision and further column values if given."""
-        frame = self.tables[table]
-        keep = frame["model"] == model
-        for column, value in (({"precision": precision} if precision else {}) | values).items():
-            keep &= frame[column] == value
-        return frame[keep]
+        frame = self._by_model[table].get(model, self.tables[table].head(0))
+        if precision is not None:
+            values["precision"] = precision
+        for column, value in values.items():
+            frame = frame[frame[column] == value]
+        return frame
 
     def why(self, model: str, precision: str, stage: str = "", design: str = "") -> str:
         """The reason that the tables give for something missing in a cell, nearest cause first."""
