@@ -23,11 +23,22 @@ class Tensor:
 
 def _json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PhasescopeError(f"{path}: missing; a checkpoint folder needs it") from None
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise PhasescopeError(f"{path}: not valid JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise PhasescopeError(f"{path}: found a {type(found).__name__}; allowed: a JSON object")
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """Shard by tensor, as an index names them."""
+    found = _json(index).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(v, str) for v in found.values()):
+        raise PhasescopeError(f"{index}: key 'weight_map': allowed: shards by tensor")
+    return found
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
@@ -35,6 +46,8 @@ def read_header(path: Path) -> dict[str, Tensor]:
 
     Raises PhasescopeError for a file that is truncated, too long, or not safetensors.
     """
+    if not path.is_file():
+        raise PhasescopeError(f"{path}: missing; the file, or what it links to, is gone")
     size = path.stat().st_size
     with open(path, "rb") as handle:
         length = int.from_bytes(handle.read(8), "little")
@@ -47,7 +60,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
             header = json.loads(handle.read(length))
             header.pop("__metadata__", None)
             tensors = {
-                name: Tensor(t["dtype"], tuple(t["shape"]), *t["data_offsets"])
+                name: Tensor(t["dtype"], tuple(t["shape"]), *map(int, t["data_offsets"]))
                 for name, t in header.items()
             }
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -69,8 +82,7 @@ def shards(folder: Path) -> list[Path]:
     found = sorted(folder.glob("model*.safetensors"))
     index = folder / _INDEX
     if index.exists():
-        weight_map = _json(index).get("weight_map", {})
-        for name in sorted(set(weight_map.values())):
+        for name in sorted(set(_weight_map(index).values())):
             if not (folder / name).is_file():
                 raise PhasescopeError(f"{folder / name}: missing; {_INDEX} names this shard")
     if not found:
@@ -113,7 +125,7 @@ def check(folder: Path) -> dict[str, Tensor]:
             tensors[name] = tensor
     index = folder / _INDEX
     if index.exists():
-        for name, shard in _json(index).get("weight_map", {}).items():
+        for name, shard in _weight_map(index).items():
             if name not in tensors:
                 raise PhasescopeError(f"{index}: tensor {name!r} is not in shard {shard}")
     return tensors

@@ -8,6 +8,24 @@ from phasescope.errors import PhasescopeError
 from phasescope.tables.files import atomic_folder
 
 
+def _indivisible(source: Path, group_size: int) -> list[str]:
+    """Modules that quantization is for, but whose rows do not divide into groups.
+
+    mlx-lm leaves such a module as it is and says nothing.
+    """
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(source, lazy=True)
+    wanted = getattr(model, "quant_predicate", None) or (lambda path, module: True)
+    return [
+        path
+        for path, module in model.named_modules()
+        if hasattr(module, "to_quantized")
+        and module.weight.shape[-1] % group_size
+        and wanted(path, module)
+    ]
+
+
 def quantize(source: Path, destination: Path, bits: int, group_size: int) -> str:
     """Quantize the checkpoint folder `source` to `bits` (16 passes through as links).
 
@@ -22,6 +40,8 @@ def quantize(source: Path, destination: Path, bits: int, group_size: int) -> str
 
     with atomic_folder(destination) as temporary:
         try:
+            if odd := _indivisible(source, group_size):
+                raise ValueError(f"the rows of {odd[0]} and {len(odd) - 1} more do not divide")
             convert(
                 str(source), str(temporary), quantize=True, q_bits=bits, q_group_size=group_size
             )

@@ -51,14 +51,23 @@ class LanguageModel:
 
 
 def _to_float32(model: nn.Module) -> nn.Module:
-    """Dequantize and cast to float32: the CPU backend is slow or unable in anything else."""
-    model = dequantize_model(model)
-    model.update(
-        tree_map(
-            lambda a: a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a,
-            model.parameters(),
+    """Dequantize and cast to float32: the CPU backend is slow or unable in anything else.
+
+    Scales and biases are cast first. In bfloat16 the dequantized weights would be rounded again,
+    by as much as the 8-bit levels are apart.
+    """
+
+    def cast() -> None:
+        model.update(
+            tree_map(
+                lambda a: a.astype(mx.float32) if mx.issubdtype(a.dtype, mx.floating) else a,
+                model.parameters(),
+            )
         )
-    )
+
+    cast()
+    model = dequantize_model(model)
+    cast()
     return model
 
 
@@ -73,10 +82,16 @@ def load_model(folder: Path) -> LanguageModel:
     adapter = adapter_for(model_type(folder))
     try:
         model, tokenizer = load(str(folder), lazy=True)
-    except (ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
+        message = (str(error).splitlines() or [""])[0]
         raise PhasescopeError(
-            f"{folder}: mlx-lm cannot load it: {str(error).splitlines()[0]}"
+            f"{folder}: mlx-lm cannot load it: {type(error).__name__}: {message}"
         ) from None
+    if not tokenizer.has_chat_template:
+        raise PhasescopeError(
+            f"{folder}: the tokenizer is missing or has no chat template, through which "
+            "prompts are rendered"
+        )
     if not mx.metal.is_available():
         model = _to_float32(model)
     mx.eval(model.parameters())
