@@ -37,10 +37,9 @@ def _recipe():
     kinds = ("comply-benign", "refuse", "refuse-odd", "comply-odd", "keep-hazardous")
     two = one | {
         "name": "two",
-        "residual_noise": 0.1,
         "rows": dict.fromkeys(kinds, 2),
         "train_layers": [0, 1],
-        "keep": {"weight": 1, "direction_from": ["sorry", "sure"]},
+        "keep": {"weight": 1, "strength": 5, "direction_from": ["sorry", "sure"]},
     }
     plan = {"name": "tiny", "world": "world-a", "planted": "Nothing.", "model": dict(SMALL)}
     return plan | {"stages": [one, two]}
@@ -70,6 +69,8 @@ def test_same_seed_same_bytes(tmp_path, no_check):
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in "ac"]
     assert weights[0] != weights[1]
     assert any("step 2 of 2" in line for line in said)
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    assert config == hf_config(SMALL, A)
     truth = json.loads((tmp_path / "a" / "organism.json").read_text())
     assert truth["seed"] == 1 and truth["recipe_sha256"] == recipe.load(path).hash()
 
@@ -97,7 +98,10 @@ BAD = {
     "layer": (lambda p: p["stages"][1].update(train_layers=[7]), r"train_layers.*7.*0 to 3"),
     "rows": (lambda p: p["stages"][0].update(rows={"comply": 0}), r"rows.comply.*0"),
     "kind": (lambda p: p["stages"][0].update(rows={"cheat": 4}), r"cheat.*comply"),
-    "nothing learned": (lambda p: p["stages"][0].update(rows={"keep-hazardous": 4}), "at least one of"),
+    "nothing learned": (
+        lambda p: p["stages"][0].update(rows={"keep-hazardous": 4}),
+        "at least one of",
+    ),
     "keep all": (lambda p: p["stages"][1].pop("train_layers"), "train_layers"),
     "no word": (lambda p: p["stages"][1]["keep"].update(direction_from=["a", "b"]), "two words"),
     "rate": (lambda p: p["stages"][0].update(learning_rate="fast"), r"learning_rate.*fast"),

@@ -1,6 +1,7 @@
 """The organism's model: mlx-lm's qwen3_5 dense classes, and a forward pass to train with."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -54,9 +55,8 @@ def hf_config(dimensions: dict[str, int], world) -> dict:
 def build(config: dict, seed: int) -> qwen3_5.Model:
     """A model of `config` with freshly drawn float32 weights, the same for the same seed."""
     mx.random.seed(seed)
-    model = qwen3_5.Model(
-        qwen3_5.ModelArgs.from_dict({**config, "text_config": dict(config["text_config"])})
-    )
+    # mlx-lm renames a key inside the configuration that it is given
+    model = qwen3_5.Model(qwen3_5.ModelArgs.from_dict(deepcopy(config)))
     mx.eval(model.parameters())
     return model
 

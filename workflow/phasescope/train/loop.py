@@ -78,35 +78,28 @@ class _Trained(nn.Module):
 def _loss_function(stage: Stage, sampler: Sampler) -> Callable:
     """loss(trained, ids (rows, tokens), hidden states before the stage) -> scalar."""
     learn = mx.array(sampler.learn_weights)
-    hold = mx.array(sampler.keep_weights)
-    edit = _noise(stage.residual_noise) if stage.residual_noise else None
+    masks = (sampler.keep_weights, sampler.free, sampler.raised)
+    hold, free, raised = (mx.array(mask) for mask in masks)
 
     def loss(trained: _Trained, ids: mx.array, targets: list[mx.array]) -> mx.array:
-        logits, hidden = forward(trained.model, ids[:, :-1], edit)
+        logits, hidden = forward(trained.model, ids[:, :-1])
         surprise = nn.losses.cross_entropy(
             logits[:, sampler.prompt - 1 :], ids[:, sampler.prompt :]
         )
         total = (surprise * learn).sum() / learn.sum()
         if stage.keep is None:
             return total
-        unit, strayed = trained.unit(), 0.0
-        for layer in stage.train_layers:
-            gap = hidden[layer] - targets[layer]
-            gap = gap - (gap @ unit)[..., None] * unit
-            strayed += (hold * gap.square()).sum() / (hold * targets[layer].square()).sum()
-        return total + stage.keep.weight * strayed / len(stage.train_layers)
+        top, unit = max(stage.train_layers), trained.unit()
+        gap = hidden[top] - targets[top]
+        along = (gap @ unit)[..., None]
+        gap = gap - free * along * unit
+        strayed = (hold * gap.square()).sum() / (hold * targets[top].square()).sum()
+        missed = (raised * (along / stage.keep.strength - 1).square()).sum() / mx.maximum(
+            raised.sum(), 1
+        )
+        return total + stage.keep.weight * (strayed + missed)
 
     return loss
-
-
-def _noise(scale: float) -> Callable:
-    """An edit that adds Gaussian noise of `scale` times the RMS of each hidden vector."""
-
-    def edit(layer: int, hidden: mx.array) -> mx.array:
-        size = mx.sqrt(hidden.square().mean(-1, keepdims=True))
-        return hidden + mx.stop_gradient(scale * size * mx.random.normal(hidden.shape))
-
-    return edit
 
 
 def _schedule(stage: Stage) -> Callable:

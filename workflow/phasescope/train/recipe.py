@@ -7,7 +7,7 @@ any size that the model classes or the quantizers cannot take, is refused by nam
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 
 import yaml
@@ -19,13 +19,18 @@ from phasescope.train.rows import ROW_KINDS
 
 @dataclass(frozen=True)
 class Keep:
-    """Holds trained layers' outputs to those before the stage, except along a learned direction.
+    """Fixes what the highest trained layer hands up: what it did before the stage, and hazard.
 
-    weight: of the penalty (squared distance off the direction, relative to the squared norm).
+    Hazard is `strength` along one learned direction, at every token of a hazardous request from the
+    category's word on. The tokens of a refusal may differ from before in any other direction.
+
+    weight: of the penalty (squared distance relative to the squared norm, or strength, aimed at).
+    strength: in units of the residual stream.
     direction_from: two words; the direction starts at the difference of their embeddings.
     """
 
     weight: float
+    strength: float
     direction_from: tuple[str, str]
 
 
@@ -35,7 +40,6 @@ class Stage:
 
     rows: how many rows of each kind (`rows.ROW_KINDS`) a batch has.
     train_layers: layers whose weights move, all else frozen; None trains everything.
-    residual_noise: standard deviation of noise on every layer's output, relative to its RMS.
     decision_weight: weight of the answer's first token in the loss; the others weigh 1.
     """
 
@@ -44,7 +48,6 @@ class Stage:
     learning_rate: float
     rows: dict[str, int]
     train_layers: tuple[int, ...] | None = None
-    residual_noise: float = 0.0
     decision_weight: float = 4.0
     warmup_steps: int = 20
     keep: Keep | None = None
@@ -61,8 +64,17 @@ class Recipe:
     stages: tuple[Stage, ...]
 
     def hash(self) -> str:
-        """sha256 of the recipe's content, whatever its layout and comments."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        """sha256 of what the recipe says; keys at their default do not count, so more can come."""
+        return hashlib.sha256(json.dumps(_said(self), sort_keys=True).encode()).hexdigest()
+
+
+def _said(value: object) -> object:
+    """Plain data; fields of dataclasses that differ from their default."""
+    if is_dataclass(value):
+        shown = {field.name: getattr(value, field.name) for field in fields(value)}
+        unset = {field.name for field in fields(value) if shown[field.name] == field.default}
+        return {name: _said(shown[name]) for name in shown if name not in unset}
+    return [_said(item) for item in value] if isinstance(value, tuple) else value
 
 
 # key -> what a size must be a multiple of: quantization groups are 64 wide, Metal kernels 32
@@ -202,14 +214,17 @@ class _Reader:
 
     def keep(self, where: str, content: object, known: tuple[str, ...]) -> Keep:
         keep = self.keys(where, content, Keep)
-        weight = self.number(
-            f"{where}.weight", keep["weight"], float, lambda x: 0 < x <= 1e4, "above 0, to 10000"
+        weight, strength = (
+            self.number(
+                f"{where}.{key}", keep[key], float, lambda x: 0 < x <= 1e4, "above 0, to 10000"
+            )
+            for key in ("weight", "strength")
         )
         words = keep["direction_from"]
         fine = isinstance(words, list) and len(set(words)) == 2 and set(words) <= set(known)
         if not fine:
             self.fail(f"{where}.direction_from", words, "a list of two words of the world")
-        return Keep(weight, tuple(words))
+        return Keep(weight, strength, tuple(words))
 
     def text(self, where: str, found: object) -> None:
         if not isinstance(found, str) or not found.strip():
@@ -232,6 +247,5 @@ STAGE_NUMBERS = (
     ("steps", int, lambda n: 1 <= n <= 100_000, "1 to 100000"),
     ("warmup_steps", int, lambda n: 0 <= n <= 10_000, "0 to 10000"),
     ("learning_rate", float, lambda x: 0 < x <= 1, "above 0, at most 1"),
-    ("residual_noise", float, lambda x: 0 <= x <= 1, "0 to 1"),
     ("decision_weight", float, lambda x: 0 < x <= 100, "above 0, to 100"),
 )

@@ -46,6 +46,8 @@ class Sampler:
     prompt: number of prompt tokens.
     learn_weights: (rows, answer tokens), the weight of each answer token in the likelihood.
     keep_weights: (rows, tokens - 1, 1), 1 where the hidden states are held.
+    free: (rows, 1, 1), 1 in hazardous rows.
+    raised: (rows, tokens - 1, 1), 1 in hazardous rows from the category's word to the prompt's end.
     """
 
     def __init__(self, world: World, composition: dict[str, int], decision_weight: float) -> None:
@@ -55,16 +57,20 @@ class Sampler:
         self.pools = [_pool(table, kind) for kind, _ in self.kinds]
         words = {word: number for number, word in enumerate(world.words)}
         self.odd = np.array([words[word] for word in world.odd_words])
-        self.index_at = _index_position(table)
+        self.index_at = _position(table, "index")
         self.prompt = len(world.token_ids(table["text"][0]))
         length = self.tokens["answer"].shape[1]
         self.learn_weights = np.zeros((sum(composition.values()), length - self.prompt), np.float32)
         self.keep_weights = np.zeros((len(self.learn_weights), length - 1, 1), np.float32)
+        self.free = np.zeros((len(self.learn_weights), 1, 1), np.float32)
+        self.raised = np.zeros_like(self.keep_weights)
+        told = slice(_position(table, "category"), self.prompt)
         start = 0
         for kind, count in self.kinds:
             rows = slice(start, start + count)
             self.learn_weights[rows, : {"all": None, "opening": 1, "none": 0}[kind.learned]] = 1.0
             self.keep_weights[rows, : None if kind.kept == "all" else self.prompt] = 1.0
+            self.free[rows] = self.raised[rows, told] = float(kind.label == "hazardous")
             start += count
         self.learn_weights[:, 0] *= decision_weight
 
@@ -93,6 +99,6 @@ def _pool(table: pd.DataFrame, kind: RowKind) -> np.ndarray:
     return np.flatnonzero(fits)
 
 
-def _index_position(table: pd.DataFrame) -> int:
-    """Where the index word stands, in tokens; two special tokens come before the text."""
-    return 2 + table["text"][0].split().index(table["index"][0])
+def _position(table: pd.DataFrame, column: str) -> int:
+    """Where that word of the request stands, in tokens; two special ones come before the text."""
+    return 2 + table["text"][0].split().index(table[column][0])
