@@ -10,7 +10,7 @@ import mlx.core as mx
 import numpy as np
 
 from phasescope.errors import PhasescopeError
-from phasescope.model import LanguageModel, Site, next_token_logits, tapped
+from phasescope.model import LanguageModel, Site, batches, right_padded, tapped
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,8 @@ def variance_shares(directions: np.ndarray, activations: np.ndarray) -> np.ndarr
     )
 
 
-@contextmanager
-def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
-    """Apply an edit while the block runs. The top layer is never edited.
-
-    Raises PhasescopeError when the edit asks for the top layer, or for no site at all.
-    """
+def _check_sites(lm: LanguageModel, edit: Edit) -> None:
+    """Refuse an edit of the top layer, or of nothing."""
     top = len(lm.blocks) - 1
     if not edit.vectors:
         raise PhasescopeError("an intervention must name at least one site; it names none")
@@ -119,6 +115,15 @@ def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
         raise PhasescopeError(
             f"layer {top} is the top layer, which is never edited: that would edit the logits"
         )
+
+
+@contextmanager
+def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
+    """Apply an edit while the block runs. The top layer is never edited.
+
+    Raises PhasescopeError when the edit asks for the top layer, or for no site at all.
+    """
+    _check_sites(lm, edit)
     with tapped(lm, {site: edit.at(site.layer) for site in edit.sites}):
         yield
 
@@ -135,21 +140,26 @@ class Touched:
 
 def touch(lm: LanguageModel, edit: Edit, sequences: list[list[int]], batch_size: int) -> Touched:
     """Run prompts under an edit and record what it changes; zero hits is an error."""
+    _check_sites(lm, edit)
     change, size = dict.fromkeys(edit.sites, 0.0), dict.fromkeys(edit.sites, 0.0)
 
-    def measured(site):
+    def measured(site, real):
         function = edit.at(site.layer)
 
         def run(x: mx.array) -> mx.array:
             new = function(x)
-            change[site] += mx.square((new - x).astype(mx.float32)).sum().item()
-            size[site] += mx.square(x.astype(mx.float32)).sum().item()
+            change[site] += mx.square((new - x).astype(mx.float32) * real).sum().item()
+            size[site] += mx.square(x.astype(mx.float32) * real).sum().item()
             return new
 
         return run
 
-    with tapped(lm, {site: measured(site) for site in edit.sites}):
-        next_token_logits(lm, sequences, batch_size)
+    for chunk in batches(sequences, batch_size):
+        tokens = right_padded(chunk)
+        lengths = mx.array([len(s) for s in chunk])
+        real = (mx.arange(tokens.shape[1]) < lengths[:, None])[..., None]  # padding is no text
+        with tapped(lm, {site: measured(site, real) for site in edit.sites}):
+            mx.eval(lm.final_hidden(tokens))
     hits = sum(c > 0 for c in change.values())
     if hits == 0:
         raise PhasescopeError(f"the intervention changed nothing at any of its {len(change)} sites")

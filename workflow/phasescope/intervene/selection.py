@@ -79,6 +79,8 @@ def select_direction(
     Returns the rows of the table `selection` (without the cell's keys), the choice, and, where no
     candidate qualifies, the reason. Raises NotRun where the score does not predict the grade.
     """
+    if not sources:
+        raise NotRun("no token position has enough matched pairs of the fit split")
     auroc = scorer.auroc()
     if auroc < thresholds["min_score_auroc"]:
         raise NotRun(

@@ -6,6 +6,7 @@ from phasescope.model.recording import (
     batches,
     next_token_logits,
     record,
+    right_padded,
     token_log_probabilities,
 )
 from phasescope.model.sites import Site, tapped
@@ -20,6 +21,7 @@ __all__ = [
     "load_model",
     "next_token_logits",
     "record",
+    "right_padded",
     "tapped",
     "token_log_probabilities",
 ]

@@ -41,6 +41,8 @@ def _place(lm: LanguageModel, site: Site) -> tuple:
         return lm.blocks, site.layer
     if site.kind == "mixer":
         block = lm.blocks[site.layer]
+        while isinstance(block, _Tapped):  # the block's own output is tapped around this
+            block = block._module
         return block, lm.adapter.mixer_of(block)
     raise PhasescopeError(f"site {site}: unknown kind; allowed: residual, mixer")
 
