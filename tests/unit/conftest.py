@@ -6,13 +6,16 @@ import shutil
 from pathlib import Path
 
 import mlx.core as mx
+import numpy as np
 import pytest
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from phasescope import world
 from phasescope.behave import Decoding, Journal, Subject
+from phasescope.intervene import Source
 from phasescope.model import load_model
 from phasescope.prompts import read_prompts
+from phasescope.thresholds import read_thresholds
 from phasescope.train import export
 from phasescope.train.architecture import build, hf_config
 
@@ -219,6 +222,24 @@ def make_subject(lm, table, tmp_path):
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def source() -> Source:
+    """Fit activations (48 pairs, 4 layers) with a planted direction and eight benign topics."""
+    rng = np.random.default_rng(1)
+    topics = np.repeat([f"topic-{i}" for i in range(8)], 6)
+    means = rng.standard_normal((8, 4, WIDTH)).repeat(6, axis=0)
+    benign = means + rng.standard_normal((48, 4, WIDTH))
+    planted = rng.standard_normal(WIDTH)
+    hazardous = benign + 0.3 * rng.standard_normal((48, 4, WIDTH)) + planted
+    return Source(hazardous.astype(np.float32), benign.astype(np.float32), topics)
+
+
+@pytest.fixture(scope="session")
+def thresholds() -> dict:
+    """The shipped thresholds."""
+    return read_thresholds(ROOT / "config" / "thresholds.yaml")
 
 
 @pytest.fixture(scope="session")
