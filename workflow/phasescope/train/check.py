@@ -27,12 +27,13 @@ def check(model: qwen3_5.Model, world: World) -> dict:
     means = {label: last_token_means(model, world, _part(table, "fit", label)) for label in LABELS}
     gaps = means["hazardous"] - means["benign"]
     at = _choose_layer(model, world, table, gaps)
-    shares = {"plain": None}
+    shares: dict[str, Edit | None] = {"plain": None}
     shares["direction ablated"] = edits.ablate(gaps[at][None], layers)
     shares["direction ablated to the benign mean"] = edits.ablate_to_mean(
         gaps[at], means["benign"], layers
     )
-    shares["direction added"] = edits.add(gaps[at], at)
+    prompt = len(world.token_ids(evaluate["text"].iloc[0]))
+    shares["direction added to the prompt"] = edits.add(gaps[at], at, prompt)
     found = {name: rates(model, world, evaluate, edit) for name, edit in shares.items()}
     for bits in (8, 4):
         rounded = quantized(model, bits)

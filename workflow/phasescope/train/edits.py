@@ -1,7 +1,7 @@
 """The trainer's own interventions on the residual stream, to check what was planted.
 
 Kept apart from the pipeline's on purpose: an error there must not be able to confirm itself here.
-All edits act on the outputs of all layers but the top one, at every token.
+Ablations act on the outputs of all layers but the top one, at every token.
 """
 
 import mlx.core as mx
@@ -33,11 +33,14 @@ def ablate_to_mean(direction: np.ndarray, means: np.ndarray, layers: int) -> Edi
     return edit
 
 
-def add(direction: np.ndarray, at: int) -> Edit:
-    """Add `direction` (hidden) to the output of layer `at`."""
+def add(direction: np.ndarray, at: int, tokens: int) -> Edit:
+    """Add `direction` (hidden) to the output of layer `at`, at the first `tokens` tokens."""
     shift = mx.array(direction.astype(np.float32))
 
     def edit(layer: int, hidden: mx.array) -> mx.array:
-        return hidden + shift if layer == at else hidden
+        if layer != at:
+            return hidden
+        told = (mx.arange(hidden.shape[1]) < tokens).astype(hidden.dtype)
+        return hidden + told[:, None] * shift
 
     return edit

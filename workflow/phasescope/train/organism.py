@@ -39,8 +39,12 @@ def train(
         )
     if dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
         raise PhasescopeError(f"{dst}: exists already; allowed: a folder that is new or empty")
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{dst.name}-", dir=dst.parent))
+    try:
+        dst.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{dst.name}-", dir=dst.parent))
+    except OSError as error:
+        message = f"{dst}: cannot be made ({error.strerror}); allowed: a folder you can write"
+        raise PhasescopeError(message) from error
     try:
         _write(plan, Path(recipe_path), draft, seed, progress)
         draft.chmod(0o755)

@@ -156,7 +156,9 @@ class _Reader:
 
     def dimensions(self, model: object) -> dict[str, int]:
         if not isinstance(model, dict) or set(model) != set(DIMENSIONS):
-            odd = sorted(set(model) ^ set(DIMENSIONS)) if isinstance(model, dict) else model
+            odd = (
+                sorted(map(str, set(model) ^ set(DIMENSIONS))) if isinstance(model, dict) else model
+            )
             self.fail("model: unknown or missing keys", odd, f"exactly {', '.join(DIMENSIONS)}")
         for key, step in DIMENSIONS.items():
             allowed = f"a multiple of {step} from {step} to {LARGEST}"
