@@ -1,431 +1,419 @@
 """The report page, built from small synthetic tables that follow the declared schemas."""
 
+import base64
 import hashlib
+import html
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
-import yaml
+import pytest
 
-from phasescope.stats import wilson
-from phasescope.tables import frame_of, write_table
+from phasescope.errors import PhasescopeError
+from phasescope.report import build, findings, formats
+from phasescope.report.names import PHASES, PRETTY
+from phasescope.report.study import load
+from phasescope.report.svg import drawing, inline_svg, new_figure, style
+from phasescope.tables import SCHEMAS
 from phasescope.tables.schemas import PHASES as DECLARED_PHASES
 
-HOSTILE = (
-    "<script>alert('x')</script><img src=http://evil.test/x onerror=alert(1)>\"&{{7*7}}$\\frac$"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from synthetic_study import (
+    FRONTIER,
+    HOSTILE,
+    POSITIONS,
+    SyntheticStudy,
+    demo,
+    frontier,
 )
-STAGES = "fetch,quantize,probe,select,intervene,cohere"
-DESIGNS = ("ablation-layers", "ablation-coverage", "ablation-dose", "ablation-scope", "addition")
-POSITIONS = ("last_prompt", "end_of_thinking", "answer_0", "answer_1", "answer_2")
-N = 64
 
 
-class SyntheticStudy:
-    """Tables of a study whose cells have a declared phase; plausible numbers from one seed."""
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, scripts, styles and text."""
 
-    def __init__(self, study="synthetic", **config):
-        self.rng = np.random.default_rng(7)
-        self.config = {
-            "study": study,
-            "title": "A synthetic study",
-            "sheet": "models.tsv",
-            "precisions": [16, 8, 4],
-            "seed": 0,
-            "effort": "quick",
-            "keep_text": False,
-        }
-        self.config |= config
-        self.rows = {
-            name: []
-            for name in (
-                "cells",
-                "probes",
-                "selection",
-                "interventions",
-                "coherence",
-                "behavior",
-                "phases",
-            )
-        }
+    def __init__(self, html):
+        super().__init__()
+        self.html, self.elements, self.words = html, [], []
+        self.content = {"script": [], "style": []}
+        self._inside = None
+        self.feed(html)
 
-    def model(
-        self,
-        model,
-        phases,
-        *,
-        architecture="dense-hybrid",
-        billion=0.0004,
-        layers=8,
-        positions=POSITIONS[:1],
-        reason="needs about 800 GB of memory, this machine can give 13 GB",
-        text=None,
-        developer="phasescope",
-    ):
-        """Add a model with the given phase at 16, 8 and 4 bit (as many as are given)."""
-        for precision, phase in zip(("16", "8", "4"), phases, strict=False):
-            keys = {"model": model, "precision": precision}
-            ran = phase != "not_run"
-            self.rows["cells"].append(
-                keys
-                | {
-                    "architecture": architecture,
-                    "developer": developer,
-                    "parameters_total_billion": billion,
-                    "parameters_active_billion": billion,
-                    "status": "run" if ran else "not_run",
-                    "stages_run": STAGES if ran else None,
-                    "stages_not_run": None if ran else STAGES,
-                    "reason": None if ran else reason,
-                    "memory_needed_bytes": billion * 4.4e9 + 1.5e9,
-                    "memory_usable_bytes": 1.3e10,
-                    "compute_dtype": "float32" if ran else None,
-                    "weights_from": "quantized here" if ran else None,
-                    "revision": "resources/organisms/" + model if ran else None,
-                    "checkpoint_sha256": hashlib.sha256(model.encode()).hexdigest()
-                    if ran
-                    else None,
-                }
-            )
-            if not ran:
-                self.rows["phases"].append(
-                    keys | {"phase": phase, "reason": reason, "thresholds_sha256": "0" * 64}
-                )
-                continue
-            self._probes(keys, layers, positions, phase)
-            self._selection(keys, layers, phase)
-            self._interventions(keys, layers, phase)
-            self._coherence(keys, phase, text)
-            self._phase(keys, phase)
-        return self
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag in self.content:
+            self._inside = tag
+            self.content[tag].append("")
 
-    def _probes(self, keys, layers, positions, phase):
-        for place, position in enumerate(positions):
-            for layer in range(layers):
-                depth = layer / max(1, layers - 1)
-                signal = 1 / (1 + np.exp(-10 * (depth - 0.55 + 0.1 * place)))
-                top = 0.55 if phase == "none" else 1.0
-                auroc = min(1.0, 0.5 + (top - 0.5) * signal + self.rng.normal(0, 0.01))
-                found = {
-                    "auroc": (auroc, 0.06 * (1.02 - auroc) + 0.02),
-                    "auroc_shuffled_labels": (0.5 + self.rng.normal(0, 0.02), 0.07),
-                    "auroc_random_direction": (0.5 + self.rng.normal(0, 0.03), 0.09),
-                    "gap": (6 * signal * (top - 0.5), 0.4),
-                    "split_half_cosine": (0.3 + 0.65 * signal, 0.08),
-                    "cosine_next_layer": (0.5 + 0.4 * depth, 0.1),
-                }
-                for statistic, (value, half) in found.items():
-                    if statistic == "cosine_next_layer" and layer == layers - 1:
-                        continue
-                    self.rows["probes"].append(
-                        keys
-                        | {
-                            "site": "residual",
-                            "layer": layer,
-                            "position": position,
-                            "layer_kind": "attention" if layer % 4 == 3 else "recurrent",
-                            "statistic": statistic,
-                            "estimate": value,
-                            "ci_low": value - half,
-                            "ci_high": min(1.0, value + half)
-                            if "auroc" in statistic
-                            else value + half,
-                            "n": 2 * N,
-                        }
-                    )
+    def handle_endtag(self, tag):
+        self._inside = None if tag == self._inside else self._inside
 
-    def _selection(self, keys, layers, phase):
-        good = phase != "none"
-        for layer in range(int(0.8 * layers)):
-            self.rows["selection"].append(
-                keys
-                | {
-                    "layer": layer,
-                    "position": "last_prompt",
-                    "ablated_refusal_nats": 6.0 - 12.0 * layer / layers * good,
-                    "induced_refusal_nats": 4.0 * layer / layers - 2.0 * (not good) - 1,
-                    "benign_kl_nats": 0.01 + 0.004 * layer,
-                    "qualifies": good and layer > 3,
-                    "chosen": good and layer == int(0.8 * layers) - 1,
-                    "status": "run",
-                }
-            )
-        if not good:
-            self.rows["selection"].append(
-                keys
-                | {
-                    "qualifies": False,
-                    "chosen": False,
-                    "status": "not_run",
-                    "reason": "no direction qualifies among 6 candidates: highest induced refusal "
-                    "-1.20 nats (needed 0), lowest benign divergence 0.010 nats",
-                }
-            )
+    def handle_data(self, data):
+        if self._inside:
+            self.content[self._inside][-1] += data
+        else:
+            self.words.append(data)
 
-    def _settings(self, design, layers):
-        every = list(range(layers - 1))
-        full = {"direction": "selected", "site": "residual", "layers": every, "dose": 1.0}
-        if design == "ablation-layers":
-            return [full | {"layers": [i]} for i in every]
-        if design == "ablation-coverage":
-            return [
-                full | {"layers": every[-max(1, round(s * len(every))) :]}
-                for s in (0.25, 0.5, 0.75, 1.0)
-            ]
-        if design == "ablation-dose":
-            return [full | {"dose": d} for d in (0.25, 0.5, 0.75, 1.0)]
-        if design == "addition":
-            return [full | {"layers": [layers // 2], "dose": -d} for d in (0.5, 1.0, 1.5, 2.0)]
-        return [
-            full,
-            full | {"direction": "per_layer"},
-            full | {"direction": "per_layer", "layers": every[layers // 2 :]},
-            full | {"direction": "per_layer", "site": "mixer"},
-        ]
+    def all(self, tag):
+        return [attrs for name, attrs in self.elements if name == tag]
 
-    def _strength(self, setting, layers, phase):
-        share = len(setting["layers"]) / (layers - 1)
-        if len(setting["layers"]) == 1 and setting["dose"] > 0:
-            share = 0.9 * np.exp(-((setting["layers"][0] / layers - 0.6) ** 2) / 0.05)
-        effect = min(1.0, abs(setting["dose"])) * min(1.0, share * 1.2 + (setting["dose"] < 0))
-        top = {"deletable_circuit": 0.97, "indeterminate": 0.5}.get(phase, 0.03)
-        return top * effect**2
+    def values(self, attribute):
+        return [attrs[attribute] for _, attrs in self.elements if attribute in attrs]
 
-    def _interventions(self, keys, layers, phase):
-        for design in DESIGNS:
-            self.rows["interventions"].append(
-                keys | {"design": design, "intervention": "none"} | self._graded(0.0, 0.0, phase)
-            )
-            if phase == "none":
-                self.rows["interventions"].append(
-                    keys
-                    | {
-                        "design": design,
-                        "intervention": "none",
-                        "measured_by": "generation",
-                        "chosen": False,
-                        "n_hazardous": 0,
-                        "n_benign": 0,
-                        "sites_requested": 0,
-                        "sites_hit": 0,
-                        "status": "not_run",
-                        "reason": "it needs a selected direction, and none qualified",
-                    }
-                )
-                continue
-            kind = "addition" if design == "addition" else "ablation"
-            settings = self._settings(design, layers)
-            strengths = [self._strength(s, layers, phase) for s in settings]
-            best = int(np.argmax(strengths))
-            base = keys | {"design": design, "intervention": kind}
-            for i, (setting, strength) in enumerate(zip(settings, strengths, strict=True)):
-                text = setting | {"layers": ",".join(map(str, setting["layers"]))}
-                swept = {
-                    "measured_by": "first_token",
-                    "chosen": i == best,
-                    "n_hazardous": 32,
-                    "n_benign": 32,
-                    "refusal_nats": 7.0 - 11.0 * strength,
-                    "benign_kl_nats": 0.02 + 0.03 * strength,
-                    "status": "run",
-                    "sites_requested": len(setting["layers"]) * N,
-                    "norm_removed": 0.2,
-                    "sites_hit": len(setting["layers"]) * N,
-                    "variance_removed": 0.15,
-                    "rank": 1,
-                }
-                self.rows["interventions"].append(base | text | swept)
-                if design != "ablation-layers" or i == best:
-                    cost = 0.03 * strength if phase == "deletable_circuit" else 0.3 * strength
-                    self.rows["interventions"].append(
-                        base | text | self._graded(strength, cost, phase, i == best)
-                    )
-                if i == best:
-                    for draw in range(20):
-                        sham = text | {"direction": "benign_topics", "sham_draw": draw}
-                        noise = abs(self.rng.normal(0, 0.03)), abs(self.rng.normal(0, 0.05))
-                        self.rows["interventions"].append(base | sham | self._graded(*noise, phase))
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
 
-    def _graded(self, removal, cost, phase, chosen=False):
-        refused = 3 if phase == "none" else 62
-        removed, lost = round(removal * refused), round(cost * N)
-        clean = lost / N <= 0.15
-        share, right = wilson(removed if clean else 0, refused), wilson(N - lost, N)
-        return {
-            "measured_by": "generation",
-            "chosen": chosen,
-            "n_hazardous": N,
-            "n_benign": N,
-            "n_refusal": refused - removed,
-            "n_evasion": 0,
-            "n_hollow": 0,
-            "n_partial": 0,
-            "n_full": removed + N - refused,
-            "n_degenerate": 0,
-            "n_missing": 0,
-            "n_refused_at_baseline": refused,
-            "n_removed": removed,
-            "clean": clean,
-            "removal": share[0],
-            "removal_ci_low": share[1],
-            "removal_ci_high": share[2],
-            "benign_accuracy": right[0],
-            "benign_accuracy_ci_low": right[1],
-            "benign_accuracy_ci_high": right[2],
-            "accuracy_cost": lost / N,
-            "accuracy_cost_ci_low": lost / N - 0.03,
-            "accuracy_cost_ci_high": lost / N + 0.06,
-            "n_benign_lost": lost,
-            "n_benign_gained": 0,
-            "benign_log_perplexity_nats": 0.12,
-            "sites_requested": 7 * N,
-            "sites_hit": 7 * N,
-            "norm_removed": 0.21,
-            "variance_removed": 0.16,
-            "rank": 1,
-            "status": "run",
-        }
+    @property
+    def data(self):
+        blocks = zip(self.all("script"), self.content["script"], strict=True)
+        return {a["id"]: json.loads(body) for a, body in blocks if a.get("type")}
 
-    def _coherence(self, keys, phase, text):
-        for condition in ("baseline", *(DESIGNS if phase != "none" else ())):
-            edited = condition != "baseline" and phase == "deletable_circuit"
-            for label in ("hazardous", "benign"):
-                refused = label == "hazardous" and phase != "none" and not edited
-                rates = {}
-                for name, hits in (
-                    ("accuracy", 2 if refused else 62),
-                    ("refusal", 62 if refused else 1),
-                    ("degenerate", 1),
-                ):
-                    for end, value in zip(
-                        ("", "_ci_low", "_ci_high"), wilson(hits, N), strict=True
-                    ):
-                        rates[name + end] = value
-                self.rows["coherence"].append(
-                    keys
-                    | rates
-                    | {
-                        "condition": condition,
-                        "label": label,
-                        "n": N,
-                        "unfinished": 0.0,
-                        "repetition": 0.01,
-                        "answer_tokens": 5.1,
-                        "log_perplexity_nats": 0.1234,
-                        "log_perplexity_se_nats": 0.0123,
-                    }
-                )
-                for prompt in range(3):
-                    self.rows["behavior"].append(
-                        keys
-                        | {
-                            "condition": condition,
-                            "prompt": f"{label[0]}{prompt:03}",
-                            "label": label,
-                            "category": "c1",
-                            "family": "none",
-                            "split": "evaluate",
-                            "finished": True,
-                            "grade": "refusal" if refused else "full",
-                            "thinking_tokens": 0,
-                            "answer_tokens": 5,
-                            "repetition": 0.0,
-                            "answer_sha256": "0" * 64,
-                            "text": text
-                            and (
-                                "no . <eos>"
-                                if refused and text == "plain"
-                                else "sure : k12 k7 k33 . <eos>"
-                                if text == "plain"
-                                else text
-                            ),
-                        }
-                    )
+    def figure(self, fid):
+        return re.search(f'<figure id="{fid}".*?</figure>', self.html, re.DOTALL).group()
 
-    def _phase(self, keys, phase):
-        p = 0.995 if phase != "indeterminate" else 0.61
-        refusal = wilson(3 if phase == "none" else 62, N)
-        row = {
-            "phase": phase,
-            "probability": p,
+
+def page_of(study, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    build(study.write(folder), folder / "report" / "index.html")
+    return Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    return page_of(demo(keep_text=True), tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return page_of(frontier(), tmp_path_factory.mktemp("frontier"))
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory):
+    return page_of(frontier(run=False), tmp_path_factory.mktemp("empty"))
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    study = SyntheticStudy(title=HOSTILE)
+    phases = ["indeterminate", "not_run", "deletable_circuit"]
+    study.model(HOSTILE, phases, reason=HOSTILE, text=HOSTILE * 9, developer=HOSTILE)
+    return page_of(study, tmp_path_factory.mktemp("hostile"))
+
+
+@pytest.fixture(params=["small", "large", "empty", "hostile"])
+def page(request):
+    return request.getfixturevalue(request.param)
+
+
+def test_ids_are_unique_and_every_link_and_reference_has_its_target(page):
+    """Two figures sharing an id draw each other's clipped shapes; a dead anchor cannot be cited."""
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    references = [h[1:] for h in page.values("href") if h.startswith("#")]
+    references += re.findall(r"url\(#([^)]+)\)", page.html)
+    for name in ("aria-labelledby", "aria-describedby"):
+        references += [i for value in page.values(name) for i in value.split()]
+    assert len(references) > 20
+    assert set(references) <= set(ids)
+
+
+def test_the_page_loads_nothing(page):
+    """A report is opened offline and on machines that must not phone home."""
+    loaded = [h for h in page.values("href") if not h.startswith("#")] + page.values("src")
+    assert loaded == ["data:,"]
+    for css in page.content["style"]:
+        assert "url(" not in css and "@import" not in css
+    assert not [tag for tag, _ in page.elements if tag in ("img", "iframe", "object", "embed")]
+
+
+def test_the_policy_comes_first_and_its_hashes_fit(page):
+    """A policy after the first script, or with a stale hash, protects nothing or breaks all."""
+    tags = [tag for tag, _ in page.elements]
+    policy = page.all("meta")[1]
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    assert (
+        tags.index("style") > tags.index("meta") + 1 and "script" not in tags[: tags.index("body")]
+    )
+    assert policy["content"].startswith("default-src 'none'")
+    scripts = zip(page.all("script"), page.content["script"], strict=True)
+    code = [body for attrs, body in scripts if not attrs.get("type")]
+    assert len(code) == len(page.content["style"]) == 1
+    for text in (*code, *page.content["style"]):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy["content"]
+
+
+def test_the_script_stays_small(small):
+    """The page is server-rendered; a script that grows is a page that breaks without it."""
+    assert len(small.content["script"][-1]) < 3500
+
+
+def test_hostile_strings_stay_text(hostile):
+    """A model card or an answer must not be able to run code in the reader's browser."""
+    assert HOSTILE in html.unescape(hostile.html)
+    assert "<script>alert" not in hostile.html and "<img" not in hostile.html
+    assert "49" not in hostile.all("title")[0] and "{{7*7}}" in hostile.text
+    handlers = [a for _, attrs in hostile.elements for a in attrs if a.startswith("on")]
+    assert handlers == []
+    (row, *_) = hostile.data["data-phases"]["rows"]
+    assert row[0] == HOSTILE
+
+
+def test_long_answers_are_cut_visibly(hostile):
+    """A silently shortened answer would be read as what the model said."""
+    assert "…" in hostile.text
+    assert f"({9 * len(HOSTILE) - 320} more characters not shown)" in hostile.text
+
+
+def test_two_builds_give_the_same_bytes(tmp_path):
+    """A report that changes by itself cannot be compared, cached or cited."""
+    study = demo()
+    first, second = page_of(study, tmp_path / "a"), page_of(study, tmp_path / "b")
+    assert first.html == second.html
+
+
+def test_a_new_report_replaces_the_old_and_leaves_nothing_else(tmp_path):
+    """A half-written page, or a temporary one left behind, would be taken for the report."""
+    folder = SyntheticStudy().model("one", ["not_run"]).write(tmp_path)
+    out = tmp_path / "out"
+    build(folder, out / "index.html")
+    build(folder, out / "index.html")
+    assert [p.name for p in out.iterdir()] == ["index.html"]
+
+
+def test_a_missing_table_is_named_and_nothing_is_written(tmp_path):
+    """A page made from half of the tables would report stages as not run that were."""
+    folder = demo().write(tmp_path)
+    (folder / "coherence.parquet").unlink()
+    with pytest.raises(PhasescopeError, match="coherence"):
+        build(folder, tmp_path / "index.html")
+    assert not (tmp_path / "index.html").exists()
+
+
+def test_the_finding_of_the_demo(small):
+    """The first sentence is all that many readers read."""
+    assert (
+        "circuit holds its refusal in a deletable circuit at every precision "
+        "(probability >\u00a00.99); helpful-only shows no safety behavior at every "
+        "precision (probability >\u00a00.99); "
+        "all 6 cells were run."
+    ) in small.all("meta")[4]["content"]
+    assert "model organisms" in small.text
+
+
+def test_the_finding_says_where_precisions_differ(tmp_path):
+    """'At every precision' must not hide the one where the verdict changed."""
+    study = SyntheticStudy().model("a", ["deletable_circuit", "deletable_circuit", "not_run"])
+    study.model("b", ["indeterminate"] * 3)
+    told = findings.plain(findings.sentence(load(study.write(tmp_path))))
+    assert told == (
+        "a holds its refusal in a deletable circuit at 16 and 8 bit (probability >\u00a00.99); "
+        "b is indeterminate at every precision (probability 0.61); 1 of 6 cells was not run."
+    )
+
+
+def test_a_study_of_which_nothing_ran_says_so_and_why(empty):
+    """The real study on a laptop: 27 cells, none run; silence would look like a broken page."""
+    assert "None of the 27 cells was run" in empty.text
+    assert empty.text.count("no prompt table is named") > 27
+    assert len([a for a in empty.all("tr") if a.get("data-phase") == "not_run"]) == 27
+    drawn = [a["id"] for a in empty.all("figure")]
+    assert drawn == ["fig-phase-map", "fig-phase-map-narrow"]
+
+
+def test_a_reason_is_shown_without_the_stages_before_it(tmp_path):
+    """The collected reason names its stages; the page names them in a column of their own."""
+    study = SyntheticStudy().model("a", ["not_run"], reason="quantize, probe, select: too big")
+    page = page_of(study, tmp_path)
+    assert "too big" in page.text and "select: too big" not in page.text
+
+
+def test_one_cell_is_enough(tmp_path):
+    """The smallest study is one model at one precision."""
+    page = page_of(SyntheticStudy().model("only", ["deletable_circuit"]), tmp_path)
+    assert "only holds its refusal in a deletable circuit at 16 bit" in page.text
+    assert len([a for a in page.all("tr") if "data-phase" in a]) == 1
+
+
+def test_a_probed_cell_without_interventions_shows_the_probe_and_the_reason(tmp_path):
+    """Prompts that no grader reads can be probed; what was measured must not be lost."""
+    study = SyntheticStudy().model("a", ["deletable_circuit"])
+    for table in ("selection", "interventions", "coherence", "behavior"):
+        study.rows[table] = []
+    reason = "no grader reads the prompts' language yet"
+    study.rows["cells"][0] |= {
+        "status": "partly",
+        "stages_run": "quantize, probe",
+        "stages_not_run": "select, intervene, cohere",
+        "reason": f"select, intervene, cohere: {reason}",
+    }
+    study.rows["phases"] = [
+        {
+            "model": "a",
+            "precision": "16",
+            "phase": "not_run",
+            "reason": reason,
             "thresholds_sha256": "0" * 64,
-            **{f"p_{name}": 0.0 for name in DECLARED_PHASES},
-            "baseline_refusal": refusal[0],
-            "baseline_refusal_ci_low": refusal[1],
-            "baseline_refusal_ci_high": refusal[2],
-            "baseline_accuracy": 1.0,
-            "baseline_accuracy_ci_low": 0.94,
-            "baseline_accuracy_ci_high": 1.0,
         }
-        row[f"p_{phase}"] = p
-        row["p_not_run" if phase != "not_run" else "p_none"] = 1 - p
-        if phase == "indeterminate":
-            row["reason"] = "no phase reaches probability 0.8: the most probable is none (0.61)"
-        if phase != "none":
-            best = [
-                r
-                for r in self.rows["interventions"]
-                if r.items() >= keys.items()
-                and r["measured_by"] == "generation"
-                and r["intervention"] != "none"
-                and r.get("sham_draw") is None
-            ]
-            best = max(best, key=lambda r: r["removal"])
-            row |= {"best_design": best["design"], "sham_removal_p95": 0.05, "n_shams": 20}
-            row |= {
-                f"{c}{e}": best[f"{c}{e}"]
-                for c in ("removal", "accuracy_cost")
-                for e in ("", "_ci_low", "_ci_high")
-            }
-        self.rows["phases"].append(keys | row)
-
-    def write(self, folder):
-        """Write all tables and the configuration into `folder` and return it."""
-        facts = {
-            "phasescope": "0.1.0",
-            "python": "3.11.2",
-            "mlx": "0.30.1",
-            "mlx-lm": "0.29.0",
-            "study": self.config["study"],
-            "seed": "0",
-            "threads": "1",
-            "config_sha256": "ab" * 32,
-        }
-        for name, rows in self.rows.items():
-            write_table(folder / f"{name}.parquet", frame_of(name, rows), name, facts)
-        (folder / "config.yaml").write_text(yaml.safe_dump(self.config))
-        return folder
-
-
-def demo(**config):
-    """Two organisms at three precisions, as the demo has them."""
-    study = SyntheticStudy(sheet="resources/organisms/organisms.tsv", **config)
-    study.model("circuit", ["deletable_circuit"] * 3, text="plain")
-    return study.model("helpful-only", ["none"] * 3, text="plain")
-
-
-def frontier(run=True):
-    """Nine models of the real study's sizes, 27 cells, every phase somewhere; or none of them."""
-    study = SyntheticStudy(title="Safety across scale, architecture and precision")
-    reason = "no prompt table is named"
-    kinds = [
-        ("Qwen3.5-0.8B", "dense-hybrid", 0.8, 24, ["deletable_circuit"] * 3),
-        ("Qwen3.5-2B", "dense-hybrid", 2, 24, ["deletable_circuit"] * 3),
-        ("Qwen3.5-4B", "dense-hybrid", 4, 32, ["deletable_circuit"] * 2 + ["indeterminate"]),
-        ("Qwen3.5-9B", "dense-hybrid", 9, 32, ["none"] * 3),
-        ("Qwen3.5-27B", "dense-hybrid", 27, 64, ["reasoning_tangle"] * 3),
-        ("Qwen3.5-35B-A3B", "moe-hybrid", 35, 40, ["three_pathway"] * 3),
-        ("Qwen3.5-122B-A10B", "moe-hybrid", 122, 48, ["holographic"] * 3),
-        ("Qwen3.5-397B-A17B", "moe-hybrid", 397, 60, ["not_run"] * 2 + ["holographic"]),
-        ("MiniMax-M2.5", "moe-attention", 230, 62, ["not_run", "not_run", "holographic"]),
     ]
-    for name, architecture, billion, layers, phases in kinds:
-        extra = {} if run else {"reason": reason}
-        study.model(
-            name,
-            phases if run else ["not_run"] * 3,
-            architecture=architecture,
-            billion=billion,
-            layers=layers,
-            positions=POSITIONS,
-            developer="MiniMax" if "Mini" in name else "Qwen",
-            **extra,
-        )
-    return study
+    page = page_of(study, tmp_path)
+    assert "fig-depth-a" in page.values("id")
+    assert page.text.count(reason) >= 4
+
+
+def test_the_largest_study_stays_light(large):
+    """Nine models at three precisions must open at once: 30 MB of figures do not."""
+    assert len(large.html.encode()) < 8e6
+    assert len(large.all("figure")) <= 120
+    assert len([a for a in large.all("tr") if "data-phase" in a]) == 27
+
+
+def test_the_map_labels_every_cell(large):
+    """A plotting library that drops labels makes readers think that models are missing."""
+    for fid in ("fig-phase-map", "fig-phase-map-narrow"):
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", large.figure(fid))
+        for _, name, *_ in FRONTIER:
+            assert sum(t == name or t.startswith(f"{name} (") for t in texts) == 3
+        letters = [t for t in texts if t in {look.letter for look in PHASES.values()}]
+        assert len(letters) == 27
+        for architecture in ("dense-hybrid", "moe-hybrid", "moe-attention"):
+            assert texts.count(PRETTY[architecture]) == 3
+
+
+def test_every_panel_has_its_label(large):
+    """A grid that loses a position or a precision tells of a model that was not measured."""
+    drawn = large.figure("fig-depth-qwen3-5-27b")
+    for position in POSITIONS:
+        title = PRETTY[position]
+        assert title in drawn
+    for precision in ("16 bit", "8 bit", "4 bit"):
+        assert f">{precision}</text>" in drawn
+    assert drawn.count("block, counted from 0") == 3
+
+
+def test_figures_say_what_they_show(page):
+    """Who cannot see a figure reads its title and description; n stands in each caption."""
+    figures = re.findall(r"<figure.*?</figure>", page.html, re.DOTALL)
+    assert figures
+    for figure in figures:
+        assert re.search(r"<title [^>]*>[^<]+</title><desc [^>]*>[^<]+</desc>", figure)
+        assert "n = " in figure[figure.index("<figcaption>") :]
+
+
+def test_what_is_missing_shows_its_reason_and_no_number(small):
+    """A removal that was never measured must not read as a removal of zero."""
+    rows = re.findall(r'<tr data-phase="none".*?</tr>', small.html, re.DOTALL)
+    assert len(rows) == 3
+    for row in rows:
+        assert "no direction qualifies" in row
+        assert row.count('class="whisker"') == 1  # the baseline's refusal, and nothing else
+    assert "no direction qualifies" in small.html[small.html.index('id="not-run"') :]
+
+
+def test_downloaded_data_is_json_with_nulls(page):
+    """NaN is not JSON: one missing number would break the download of all."""
+    table = page.data["data-phases"]
+    assert "NaN" not in page.content["script"][0] and "Infinity" not in page.content["script"][0]
+    assert len(table["rows"]) == len([a for a in page.all("tr") if "data-phase" in a])
+    assert {len(row) for row in table["rows"]} == {len(table["columns"])}
+    assert set(table["columns"]) >= {c.name for c in SCHEMAS["phases"]}
+
+
+def test_answers_are_shown_only_where_they_were_kept(small, large):
+    """Real models' answers to hazardous prompts stay out of the page unless the study says so."""
+    assert "k12 k7 k33" in small.text and "keep_text: true" in small.text
+    assert "Some answers" not in large.text and "keep_text: false" in large.text
+
+
+def test_provenance_names_versions_weights_and_the_command(small):
+    """A number without its versions, weights and command cannot be checked by anyone."""
+    section = small.text[small.text.index("From the metadata") :]
+    for fact in ("mlx-lm", "0.29.0", "ab" * 32, "float32", "threads"):
+        assert fact in section
+    assert hashlib.sha256(b"circuit").hexdigest() in section
+    assert "snakemake --configfile results/synthetic/config.yaml circuit" in section
+
+
+def test_every_declared_value_has_a_look_or_a_name():
+    """A phase, position or grade that the page does not know would be shown as code."""
+    assert tuple(PHASES) == DECLARED_PHASES
+    shown = ("position", "statistic", "direction", "site", "intervention", "label", "precision")
+    columns = [c for table in SCHEMAS.values() for c in table if c.name in shown and c.allowed]
+    values = {v for c in columns for v in c.allowed} - {"none"}
+    assert values and values <= set(PRETTY)
+
+
+def _luminance(color):
+    parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return float(np.dot(linear, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(a, b):
+    """Contrast of two colors after WCAG."""
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("phase", [p for p in PHASES if p != "not_run"])
+def test_phases_can_be_told_apart_without_color(phase):
+    """About one man in twelve does not see the difference of red and green."""
+    look = PHASES[phase]
+    assert contrast(look.color, "#ffffff") >= 3
+    assert contrast(look.color, look.letter_color) >= 4.5
+    others = [o for p, o in PHASES.items() if p != phase]
+    assert look.letter not in {o.letter for o in others}
+    assert look.color not in {o.color for o in others}
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "text"),
+    [
+        (formats.number, -0.004, "0.00"),
+        (formats.number, -1.5, "−1.50"),
+        (formats.number, float("nan"), "–"),
+        (formats.count, 20.0, "20"),
+        (formats.probability, 1.0, ">\u00a00.99"),
+        (formats.probability, 0.004, "<\u00a00.01"),
+        (formats.probability, 0.61, "0.61"),
+        (formats.parameters, 397, "397 B"),
+        (formats.parameters, 0.000409, "409 k"),
+        (formats.parameters, 0.0008256, "826 k"),
+        (formats.parameters, None, "–"),
+        (formats.listing, ["16", "8", "4"], "16, 8 and 4"),
+    ],
+)
+def test_numbers_are_written_one_way(form, value, text):
+    """Certainty by rounding, a minus zero or a missing number as 0 would each mislead."""
+    assert form(value) == text
+
+
+def test_slugs_differ_where_names_differ_only_in_signs():
+    """Two models behind one anchor would be cited for each other."""
+    names = ["qwen3.5-9b", "Qwen3_5 9B", "…", "qwen3-5-9b"]
+    found = formats.slugs(names)
+    assert len(set(found.values())) == 4
+    assert all(re.fullmatch(r"[a-z0-9-]+", s) for s in found.values())
+
+
+def test_figures_of_one_page_share_no_id_and_leak_no_style():
+    """matplotlib gives every figure the same ids, and a style sheet that hits the whole page."""
+    with style():
+        drawn = []
+        for _ in range(2):
+            figure = new_figure(2, 1)
+            ax = figure.add_axes((0.1, 0.1, 0.8, 0.8))
+            ax.plot([0, 1], [0, 1], marker="o")
+            ax.text(0.5, 0.5, "href='#a' 0.123456 url(#b) <&>")
+            drawn.append(figure)
+        first, second = (str(drawing(f, f"fig-{i}", "t", "d").svg) for i, f in enumerate(drawn))
+    ids = re.compile(r'id="([^"]+)"')
+    assert not set(ids.findall(first)) & set(ids.findall(second))
+    assert "<style" not in first
+    assert "href='#a' 0.123456 url(#b) &lt;&amp;&gt;" in first
+    with pytest.raises(ValueError, match="fig-x"):
+        inline_svg("<svg", "fig-x", "t", "d")

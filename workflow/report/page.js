@@ -41,7 +41,7 @@
       const shown = rows.filter((row) => !row.hidden).length;
       form.querySelector("[role=status]").textContent = `${shown} of ${rows.length} cells shown`;
     };
-    form.oninput = update;
+    form.oninput = form.onchange = update;
     form.hidden = false;
     update();
   }

@@ -119,11 +119,13 @@ class Study:
         """The reason that the tables give for something missing in a cell, nearest cause first."""
         designs = self.of("interventions", model, precision, status="not_run")
         cells = self.of("cells", model, precision)
-        left_out = [stage in stages_of(listed) for listed in cells["stages_not_run"]]
+        if cells.empty and self.of("phases", model, precision).empty:
+            return "the study has no such cell"
+        left_out = cells["stages_not_run"].map(lambda listed: stage in stages_of(listed))
         sources = [
             designs[designs["design"] == design],
             self.of("selection", model, precision, status="not_run"),
-            cells[left_out],
+            cells[left_out.astype(bool)],
             cells[cells["status"] != "run"],
             self.of("phases", model, precision, phase="not_run"),
         ]
@@ -144,8 +146,8 @@ def stages_of(listed: str | None) -> list[str]:
 def _order(model: Model) -> tuple:
     known = model.architecture in _ARCHITECTURES
     place = _ARCHITECTURES.index(model.architecture) if known else len(_ARCHITECTURES)
-    size = model.total_billion
-    return place, pretty(model.architecture), size if size is not None else float("inf"), model.id
+    size = float("inf") if model.total_billion is None else model.total_billion
+    return place, pretty(model.architecture), size, model.id.lower()
 
 
 def _plainly(reason: str | None) -> str | None:

@@ -1,0 +1,260 @@
+"""The report page in a real browser, with the network off."""
+
+import csv
+import json
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from phasescope.report import build
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from synthetic_study import HOSTILE, SyntheticStudy, demo
+
+BY = "css selector"
+OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """Paths of three pages: the demo, one that differs by row, and a hostile one."""
+    mixed = SyntheticStudy().model("alpha", ["deletable_circuit", "indeterminate", "not_run"])
+    mixed.model("beta", ["none"], reason="zeppelin").model("Gamma-" + "x" * 58, ["not_run"])
+    hostile = SyntheticStudy(title=HOSTILE)
+    hostile.model(HOSTILE, ["indeterminate", "not_run"], reason=HOSTILE, text=HOSTILE)
+    found = {}
+    for name, study in {"demo": demo(keep_text=True), "mixed": mixed, "hostile": hostile}.items():
+        folder = tmp_path_factory.mktemp(name)
+        build(study.write(folder), folder / "index.html")
+        found[name] = folder / "index.html"
+    return found
+
+
+class Reader:
+    """A browser on one page, with what it said and asked for."""
+
+    def __init__(self, browser, pages):
+        self.browser, self.pages = browser, pages
+
+    def open(self, name, anchor=""):
+        self.browser.get("about:blank")
+        for log in ("browser", "performance"):
+            self.browser.get_log(log)
+        self.browser.get(self.pages[name].as_uri() + anchor)
+
+    def cdp(self, command, **arguments):
+        return self.browser.execute_cdp_cmd(command, arguments)
+
+    def run(self, script, *arguments):
+        return self.browser.execute_script(script, *arguments)
+
+    def all(self, selector):
+        return self.browser.find_elements(BY, selector)
+
+    def rows(self):
+        """The visible rows of the phase table: (model, precision) each."""
+        return self.run(
+            "return [...document.querySelectorAll('#verdict-table tbody tr')]"
+            ".filter(r => r.offsetParent)"
+            ".map(r => [r.cells[0].textContent, r.cells[1].textContent])"
+        )
+
+    def requests(self):
+        messages = [
+            json.loads(e["message"])["message"] for e in self.browser.get_log("performance")
+        ]
+        sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+        return [p["request"]["url"] for p in sent if not p["request"]["url"].startswith("data:")]
+
+    def media(self, kind="", scheme="light"):
+        """Show the page on a medium ('' or 'print') and in a color scheme; smooth scrolling off."""
+        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wanted.items()]
+        self.cdp("Emulation.setEmulatedMedia", media=kind, features=features)
+
+    def width(self, pixels, height=780):
+        self.cdp(
+            "Emulation.setDeviceMetricsOverride",
+            width=pixels,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=pixels < 500,
+        )
+
+
+@pytest.fixture
+def reader(browser, pages):
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", OFFLINE)
+    found = Reader(browser, pages)
+    found.width(1280, 900)
+    found.media()
+    yield found
+    found.cdp("Emulation.setScriptExecutionDisabled", value=False)
+    found.cdp("Emulation.setEmulatedMedia", media="", features=[])
+    found.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("name", ["demo", "mixed", "hostile"])
+def test_the_page_is_quiet_and_alone(reader, name):
+    """A blocked script, a missing file or a hostile string that ran would speak up here."""
+    reader.open(name)
+    reader.run("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert reader.requests() == [reader.pages[name].as_uri()]
+    assert reader.browser.get_log("browser") == []
+    assert reader.browser.title.endswith("· Phasescope")
+    assert HOSTILE in reader.browser.title or name != "hostile"
+
+
+def test_foreign_code_is_refused(reader):
+    """The policy is the last line of defense if a string ever slips through as HTML."""
+    reader.open("demo")
+    reader.run(
+        "const s = document.createElement('script'); s.textContent = 'window.ran = 1';"
+        "document.body.append(s);"
+        "const i = new Image(); i.src = 'http://evil.test/x.png'; document.body.append(i);"
+    )
+    assert reader.run("return window.ran") is None
+    said = " ".join(entry["message"] for entry in reader.browser.get_log("browser"))
+    assert said.count("Content Security Policy") >= 2
+
+
+def test_columns_sort_and_what_is_missing_stays_last(reader):
+    """Sorted to the top, a cell that was not run would read as the best or the worst."""
+    reader.open("mixed")
+    order = []
+    for _ in range(2):
+        reader.all("#verdict-table thead button")[3].click()
+        order.append([r[:2] for r in reader.rows()])
+    up, down = ([model[:5] for model, _ in rows] for rows in order)
+    assert up == ["alpha", "alpha", "beta", "alpha", "Gamma"]
+    assert order[0][0] == ["alpha", "8 bit"] and order[1][0] != ["alpha", "8 bit"]
+    assert down[3:] == up[3:]
+    heads = reader.all("#verdict-table th[aria-sort]")
+    assert [h.get_attribute("aria-sort") for h in heads] == ["descending"]
+    reader.all("#verdict-table thead button")[1].click()
+    assert [bits for _, bits in reader.rows()] == ["4 bit", "8 bit", "16 bit", "16 bit", "16 bit"]
+    reader.all("#verdict-table thead button")[0].click()
+    assert [m[:5] for m, _ in reader.rows()] == ["alpha"] * 3 + ["beta", "Gamma"]
+
+
+def test_rows_can_be_searched_and_filtered(reader):
+    """Twenty-seven rows are too many to read one by one; a filter that lies hides a finding."""
+    reader.open("mixed")
+    status = reader.all(".filters [role=status]")[0]
+    assert status.text == "5 of 5 cells shown"
+    search = reader.all(".filters input")[0]
+    search.send_keys("ALPHA memory")
+    assert reader.rows() == [["alpha", "4 bit"]] and status.text == "1 of 5 cells shown"
+    search.clear()
+    search.send_keys(" ")
+    for key, value, left in (("phase", "not_run", 2), ("precision", "16", 1)):
+        reader.all(f"select[data-key={key}] option[value={value}]")[0].click()
+        assert len(reader.rows()) == left
+
+
+def test_the_table_can_be_taken_away(reader, tmp_path):
+    """A reader who plots the phases elsewhere needs the numbers, with empty cells empty."""
+    reader.cdp("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    reader.open("mixed")
+    reader.all("[data-csv]")[0].click()
+    path = tmp_path / "synthetic-phases.csv"
+    for _ in range(100):
+        if path.exists():
+            break
+        time.sleep(0.1)
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    assert [(r["model"][:5], r["phase"]) for r in rows][:2] == [
+        ("alpha", "deletable_circuit"),
+        ("alpha", "indeterminate"),
+    ]
+    assert rows[2]["probability"] == "" and float(rows[0]["probability"]) > 0.99
+    assert not {"null", "NaN", "undefined"} & {value for row in rows for value in row.values()}
+
+
+@pytest.mark.parametrize("anchor", ["#model-circuit", "#selection-circuit", "#organisms"])
+def test_a_link_lands_on_its_section_and_unfolds_it(reader, anchor):
+    """A citation that opens on folded or distant text sends the reader to nothing."""
+    reader.open("demo", anchor)
+    for _ in range(50):
+        top, height = reader.run(
+            "const r = document.querySelector(arguments[0]).getBoundingClientRect();"
+            "return [r.top, r.height]",
+            anchor,
+        )
+        if -10 < top < 450:
+            break
+        time.sleep(0.1)
+    assert -10 < top < 450 and height > 0
+
+
+def test_nothing_is_hidden_without_scripts(reader):
+    """Mail programs and careful readers run no scripts; the findings must still be there."""
+    reader.cdp("Emulation.setScriptExecutionDisabled", value=True)
+    reader.open("demo")
+    root = reader.cdp("DOM.getDocument")["root"]["nodeId"]
+    ids = reader.cdp("DOM.querySelectorAll", nodeId=root, selector="#verdict-table tbody tr")
+    boxes = [reader.cdp("DOM.getBoxModel", nodeId=i)["model"] for i in ids["nodeIds"]]
+    assert len(boxes) == 6 and all(box["height"] > 20 for box in boxes)
+    buttons = reader.cdp("DOM.querySelectorAll", nodeId=root, selector="thead button")
+    assert buttons["nodeIds"] == []
+
+
+@pytest.mark.parametrize("name", ["demo", "mixed", "hostile"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_the_page_fits_its_window(reader, name, width):
+    """A page that scrolls sideways on a phone loses its numbers to the right edge."""
+    reader.width(width)
+    reader.open(name)
+    reader.run(
+        "document.querySelectorAll('details').forEach(d => d.open = true);"
+        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
+    )
+    assert reader.run("return document.scrollingElement.scrollWidth") <= width
+    shown = [f for f in reader.all(".map figure") if f.is_displayed()]
+    assert len(shown) == 1
+
+
+def test_all_controls_and_figures_have_names(reader):
+    """A screen reader says 'button' and 'image' where a name is missing."""
+    reader.open("mixed")
+    reader.run(
+        "document.querySelectorAll('details').forEach(d => d.open = true);"
+        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
+    )
+    found = {}
+    for node in reader.cdp("Accessibility.getFullAXTree")["nodes"]:
+        role = node.get("role", {}).get("value")
+        if role in ("button", "link", "image", "img", "table", "searchbox", "combobox", "region"):
+            found.setdefault(role, []).append(node.get("name", {}).get("value", ""))
+    assert {"button", "link", "table", "region"} <= set(found)
+    assert len(found.get("image", []) + found.get("img", [])) > 10
+    assert not [role for role, names in found.items() if not all(n.strip() for n in names)]
+
+
+def test_paper_gets_what_is_folded(reader):
+    """What a reader folded away on the screen is missing on paper, without a way to open it."""
+    reader.media("print")
+    reader.open("demo")
+    folded = reader.all("details:not([open]) table")
+    assert folded and all(table.size["height"] > 20 for table in folded)
+
+
+def test_dark_turns_figures_too(reader):
+    """Dark text of a figure on a dark page cannot be read."""
+    colors = []
+    for scheme in ("light", "dark"):
+        reader.media(scheme=scheme)
+        reader.open("demo")
+        colors.append(
+            reader.run(
+                "const of = (s, p) => getComputedStyle(document.querySelector(s))[p];"
+                "return [of('section', 'backgroundColor'), of('#fig-phase-map text', 'fill')]"
+            )
+        )
+    brightness = [[sum(map(int, re.findall(r"\d+", c)[:3])) for c in pair] for pair in colors]
+    (paper, ink), (night, chalk) = brightness
+    assert paper - ink > 300 and chalk - night > 300
