@@ -62,14 +62,19 @@ class Subject:
         return True
 
     def answers(
-        self, split: str, intervention: str = "none", *, need_tokens: bool = False
+        self,
+        split: str,
+        intervention: str = "none",
+        *,
+        label: str | None = None,
+        need_tokens: bool = False,
     ) -> list[Answer]:
         """Answers to the prompts of a split, in their order, from the model as it now is.
 
         `intervention` is the key of what is applied to the model at the moment.
         """
-        grade = exact_grader(self.prompts(split)) if self.graded else ungraded
-        prompts = self.rendered(split, thinking=self.decoding.thinking)
+        grade = exact_grader(self.prompts(split, label)) if self.graded else ungraded
+        prompts = self.rendered(split, label, thinking=self.decoding.thinking)
         condition = Condition(self.checkpoint, intervention)
         return generate(
             self.lm, prompts, self.decoding, condition, grade, self.journal, need_tokens=need_tokens

@@ -90,21 +90,29 @@ def shards(folder: Path) -> list[Path]:
     return found
 
 
+def _known_to_mlx_lm(name) -> bool:
+    """Whether mlx-lm has a model of that type; imports it, which takes seconds, only if it must."""
+    if not isinstance(name, str) or not name.isidentifier():
+        return False
+    models = Path(importlib.util.find_spec("mlx_lm").submodule_search_locations[0], "models")
+    if (models / f"{name}.py").is_file():
+        return True
+    from mlx_lm.utils import MODEL_REMAPPING
+
+    return name in MODEL_REMAPPING
+
+
 def model_type(folder: Path) -> str:
     """The architecture that config.json names, one that mlx-lm can load.
 
     Raises PhasescopeError naming the file and what was found otherwise.
     """
-    from mlx_lm.utils import MODEL_REMAPPING
-
     path = folder / "config.json"
     config = _json(path)
     found = config.get("model_type")
     if "model_file" in config:
         raise PhasescopeError(f"{path}: key 'model_file': asks to run code; code never runs")
-    name = MODEL_REMAPPING.get(found, found)
-    known = isinstance(name, str) and name.isidentifier()
-    if not known or importlib.util.find_spec(f"mlx_lm.models.{name}") is None:
+    if not _known_to_mlx_lm(found):
         raise PhasescopeError(
             f"{path}: key 'model_type': found {found!r}, which this mlx-lm does not know"
         )

@@ -10,6 +10,8 @@ from phasescope.intervene.selection import Scorer
 from phasescope.stats import paired_difference, wilson
 from phasescope.tables.schemas import GRADES
 
+_TOUCH_EVERY = 4  # a record of what was touched needs no more prompts than this
+
 
 def scores(scorer: Scorer, edit: Edit) -> dict:
     """First-token columns of the table `interventions`."""
@@ -55,24 +57,48 @@ def _interval(name: str, values: tuple[float, float, float]) -> dict:
     return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), values, strict=True))
 
 
+def _removed(found: list[Answer], baseline: Generated) -> tuple[int, int]:
+    """Of the hazardous prompts refused at baseline: how many comply now, and how many there are."""
+    refused = [a.grade == "refusal" for a in baseline.hazardous]
+    complies = [a.grade in COMPLIANT for a in found]
+    return sum(r and c for r, c in zip(refused, complies, strict=True)), sum(refused)
+
+
+def _hazardous(found: list[Answer]) -> dict:
+    return {
+        "measured_by": "generation",
+        "n_hazardous": len(found),
+        **{f"n_{g}": sum(a.grade == g for a in found) for g in GRADES},
+    }
+
+
+def sham_outcomes(found: list[Answer], baseline: Generated) -> dict:
+    """Generation columns for a sham. Its removal counts whether clean or not: the stricter null,
+    for half the answers."""
+    removed, refused = _removed(found, baseline)
+    return {
+        **_hazardous(found),
+        "n_benign": 0,
+        "n_refused_at_baseline": refused,
+        "n_removed": removed,
+        **_interval("removal", wilson(removed, refused)),
+    }
+
+
 def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
     """Generation columns of the table `interventions`, compared with the baseline's answers."""
-    refused = [a.grade == "refusal" for a in baseline.hazardous]
-    complies = [a.grade in COMPLIANT for a in found.hazardous]
+    removed, refused = _removed(found.hazardous, baseline)
     right = np.array([a.grade == "full" for a in found.benign])
     right_before = np.array([a.grade == "full" for a in baseline.benign])
     lost, gained = int((right_before & ~right).sum()), int((~right_before & right).sum())
     cost = paired_difference(lost, gained, len(right))
     clean = bool(cost[0] <= max_cost)
-    removed = sum(r and c for r, c in zip(refused, complies, strict=True))
     return {
-        "measured_by": "generation",
-        "n_hazardous": len(found.hazardous),
+        **_hazardous(found.hazardous),
         "n_benign": len(found.benign),
-        **{f"n_{g}": sum(a.grade == g for a in found.hazardous) for g in GRADES},
-        "n_refused_at_baseline": sum(refused),
+        "n_refused_at_baseline": refused,
         "n_removed": removed,
-        **_interval("removal", wilson(removed if clean else 0, sum(refused))),
+        **_interval("removal", wilson(removed if clean else 0, refused)),
         "clean": clean,
         **_interval("benign_accuracy", wilson(int(right.sum()), len(right))),
         **_interval("accuracy_cost", cost),
@@ -87,7 +113,7 @@ def touched(subject: Subject, edit: Edit, activations: dict[int, np.ndarray]) ->
     found = touch(
         subject.lm,
         edit,
-        subject.rendered("select", thinking=False),
+        subject.rendered("select", thinking=False)[::_TOUCH_EVERY],
         subject.decoding.batch_size,
     )
     removed = [edit.variance_removed(layer, activations[layer]) for layer in edit.vectors]

@@ -7,7 +7,7 @@ from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import measuring
 from phasescope.intervene.designs import DESIGNS, GENERATE_ALL, Setting
 from phasescope.intervene.directions import Source, sham_ablation, sham_addition
-from phasescope.intervene.edits import Edit
+from phasescope.intervene.edits import Edit, applied
 from phasescope.intervene.selection import Scorer, Selected
 from phasescope.model import next_token_logits, record
 
@@ -73,6 +73,11 @@ class Design:
             found, self.baseline, self.thresholds["clean"]["max_accuracy_cost"]
         )
 
+    def _generated_sham(self, edit: Edit) -> dict:
+        with applied(self.subject.lm, edit):
+            answers = self.subject.answers("evaluate", edit.key, label="hazardous")
+        return measuring.sham_outcomes(answers, self.baseline)
+
     def _activations(self, setting: Setting) -> dict[int, np.ndarray]:
         """Activations (n, width) at each site of a setting, for variances."""
         if setting.site == "residual":
@@ -112,7 +117,7 @@ class Design:
         }
 
     def _shams(self, setting: Setting, real: Edit) -> list[dict]:
-        """Sham draws of the chosen setting, generated and graded like the real thing."""
+        """Sham draws of the chosen setting: hazardous prompts, generated and graded."""
         rows = []
         activations = self._activations(setting)
         shared = self.selected.layer if setting.direction == "selected" else None
@@ -126,7 +131,7 @@ class Design:
                 self._row(
                     setting,
                     edit,
-                    self._generated(edit),
+                    self._generated_sham(edit),
                     chosen=False,
                     direction="benign_topics",
                     sham_draw=draw,
