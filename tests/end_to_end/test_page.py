@@ -152,7 +152,7 @@ def test_rows_can_be_searched_and_filtered(reader):
     search.clear()
     search.send_keys(" ")
     for key, value, left in (("phase", "not_run", 2), ("precision", "16", 1)):
-        reader.all(f"select[data-key={key}] option[value={value}]")[0].click()
+        reader.all(f"select[data-key='{key}'] option[value='{value}']")[0].click()
         assert len(reader.rows()) == left
 
 
