@@ -1,5 +1,6 @@
 """The one file of thresholds."""
 
+from math import isfinite
 from pathlib import Path
 
 import yaml
@@ -24,6 +25,10 @@ _KEYS = {
 }
 
 
+def _keys(found) -> str:
+    return ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
+
+
 def read_thresholds(path: str | Path) -> dict:
     """Read and check the thresholds; PhasescopeError names file and key of a fault."""
     try:
@@ -34,19 +39,18 @@ def read_thresholds(path: str | Path) -> dict:
         raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict) or set(found) != {"version", *_KEYS}:
         raise PhasescopeError(
-            f"{path}: keys: found {sorted(found or [])}; allowed, all of: "
-            f"version, {', '.join(_KEYS)}"
+            f"{path}: keys: found {_keys(found)}; allowed, all of: version, {', '.join(_KEYS)}"
         )
     for section, keys in _KEYS.items():
         values = found[section]
         if not isinstance(values, dict) or set(values) != keys:
             raise PhasescopeError(
-                f"{path}: key {section!r}: found {sorted(values or [])}; "
+                f"{path}: key {section!r}: found {_keys(values)}; "
                 f"allowed, all of: {', '.join(sorted(keys))}"
             )
         for key, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                 raise PhasescopeError(
-                    f"{path}: key '{section}.{key}': found {value!r}; allowed: a number"
+                    f"{path}: key '{section}.{key}': found {value!r}; allowed: a finite number"
                 )
     return found

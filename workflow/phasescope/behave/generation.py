@@ -92,7 +92,7 @@ def generate(
             "prompts": [tokens for _, tokens in chunk],
         }
         answers = journal.get(key, tokens=need_tokens)
-        if answers is None:
+        if answers is None or len(answers) != len(chunk):
             response = batch_generate(
                 lm.model,
                 lm.tokenizer,

@@ -43,14 +43,17 @@ class Journal:
 
     def get(self, key: dict, *, tokens: bool) -> list[Answer] | None:
         """The answers kept under a key; None when there are none, or, with `tokens`, none left."""
-        try:
-            rows = json.loads(self._path(key).read_text())
-            answers = [Answer(**row) for row in rows]
-        except (OSError, ValueError, TypeError):
-            return None
-        if tokens and any(a.tokens is None for a in answers):
+        answers = self._read(self._path(key))
+        if answers and tokens and any(a.tokens is None for a in answers):
             return None
         return answers
+
+    def _read(self, path: Path) -> list[Answer] | None:
+        """A batch; None where there is none, or none that can be read."""
+        try:
+            return [Answer(**row) for row in json.loads(path.read_text())] or None
+        except (OSError, ValueError, TypeError):
+            return None
 
     def put(self, key: dict, answers: list[Answer]) -> None:
         """Keep a batch."""
@@ -62,8 +65,13 @@ class Journal:
             temporary.write_text(json.dumps([asdict(a) for a in answers]))
 
     def seal(self) -> None:
-        """Drop the tokens of every answer; grade, lengths and hash stay."""
+        """Drop the tokens of every answer; grade, lengths and hash stay.
+
+        A file that cannot be read goes as a whole.
+        """
         for path in sorted(self.folder.glob("*.json")):
-            answers = [Answer(**row) for row in json.loads(path.read_text())]
-            if any(a.tokens is not None for a in answers):
+            answers = self._read(path)
+            if answers is None:
+                path.unlink(missing_ok=True)
+            elif any(a.tokens is not None for a in answers):
                 self._write(path, [replace(a, tokens=None) for a in answers])
