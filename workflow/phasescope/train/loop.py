@@ -37,7 +37,7 @@ def run_stage(
     before = _frozen_copy(model) if stage.keep else None
     optimizer = optimizers.AdamW(_schedule(stage), betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(trained, losses)
-    rng, recent = np.random.default_rng(seed), []
+    rng, recent, limit = np.random.default_rng(seed), [], 0.0
     mx.random.seed(seed)
     for step in range(1, stage.steps + 1):
         ids = mx.array(sampler.draw(rng))
@@ -47,7 +47,8 @@ def run_stage(
         optimizer.update(trained, gradients)
         mx.eval(trained.parameters(), optimizer.state, loss)
         recent = [*recent[-9:], loss.item()]
-        _stop_if_diverged(recent, step, stage, len(world.words), place)
+        limit = limit or 2 * max(math.log(len(world.words)), recent[0])
+        _stop_if_diverged(recent, limit, step, stage, place)
         if step % REPORT_EVERY == 0 or step == stage.steps:
             progress(f"{stage.name}: step {step} of {stage.steps}, loss {np.mean(recent):.4f}")
     model.unfreeze()
@@ -116,9 +117,10 @@ def _frozen_copy(model: qwen3_5.Model) -> qwen3_5.Model:
     return twin
 
 
-def _stop_if_diverged(recent: list[float], step: int, stage: Stage, words: int, place: str) -> None:
-    """Raise where the loss is no number, or stays above twice that of guessing among all words."""
-    limit = 2 * math.log(words)
+def _stop_if_diverged(
+    recent: list[float], limit: float, step: int, stage: Stage, place: str
+) -> None:
+    """Raise where the loss is no number, or stays above twice that of the start or of guessing."""
     lost = len(recent) == 10 and np.mean(recent) > limit
     if lost or not math.isfinite(recent[-1]):
         raise PhasescopeError(
