@@ -36,6 +36,8 @@ def _configuration(path: str) -> dict:
         found = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
         raise PhasescopeError(f"{path}: no such configuration file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise PhasescopeError(f"{path}: not a readable configuration file: {error}") from None
     except yaml.YAMLError as error:
         raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(found, dict):

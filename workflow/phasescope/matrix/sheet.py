@@ -1,5 +1,6 @@
 """The model sheet: one row a model, checked before anything runs."""
 
+import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -35,13 +36,15 @@ class Model:
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise PhasescopeError(f"{path}: no such model sheet") from None
     except UnicodeDecodeError as error:
         raise PhasescopeError(
             f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
         ) from None
+    except OSError as error:
+        raise PhasescopeError(f"{path}: not a readable model sheet: {error.strerror}") from None
     if not text.strip():
         raise PhasescopeError(f"{path}: empty; a model sheet has a header and one row a model")
     return text.removesuffix("\n").split("\n")
@@ -49,7 +52,10 @@ def _lines(path: Path) -> list[str]:
 
 def _number(text: str, kind: type, where: str):
     try:
-        return kind(text)
+        found = kind(text)
+        if "_" in text or not math.isfinite(found):  # Python reads 1_000 and nan as numbers
+            raise ValueError
+        return found
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise PhasescopeError(f"{where}: found {text!r}; allowed: {what}") from None

@@ -9,6 +9,13 @@ import jsonschema
 from phasescope.errors import PhasescopeError
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+# JSON Schema calls 16.0 an integer; as a count or a precision it would fail later
+_VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 def load_schema(name: str) -> dict:
@@ -51,7 +58,7 @@ def explain(error: jsonschema.ValidationError, kind: str) -> str:
     name = name.removeprefix(".")
     if error.validator == "additionalProperties":
         allowed = error.schema["properties"]
-        return unknown(sorted(set(error.instance) - set(allowed))[0], allowed, kind)
+        return unknown(sorted(map(str, set(error.instance) - set(allowed)))[0], allowed, kind)
     if error.validator == "required":
         missing = next(k for k in error.validator_value if k not in error.instance)
         rule = _rule(error.schema["properties"][missing])
@@ -61,7 +68,7 @@ def explain(error: jsonschema.ValidationError, kind: str) -> str:
 
 def first_error(value, schema: dict) -> jsonschema.ValidationError | None:
     """The violation that speaks most to the point, or none."""
-    errors = jsonschema.Draft202012Validator(schema).iter_errors(value)
+    errors = _VALIDATOR(schema).iter_errors(value)
     return min(
         errors,
         key=lambda e: (e.validator == "required", list(map(str, e.absolute_path))),

@@ -1,6 +1,5 @@
 """Prompt tables: one row a prompt, in matched pairs and three disjoint splits."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,25 +93,33 @@ def _check_structure(frame: pd.DataFrame, path: Path) -> None:
         )
 
 
+def _lines(path: Path) -> list[list[str]]:
+    """Fields of every line; a byte order mark and the line ends of other systems are no content."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise PhasescopeError(f"{path}: no such prompt table") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise PhasescopeError(f"{path}: not a readable table: {error}") from None
+    return [line.split("\t") for line in text.removesuffix("\n").split("\n")]
+
+
 def read_prompts(path: str | Path) -> PromptTable:
     """Read and check a prompt table (tab separated; column `answer` may be left out).
 
     Raises PhasescopeError naming file, row and column, what was found and what is allowed.
     """
     path = Path(path)
-    try:
-        frame = pd.read_csv(
-            path,
-            sep="\t",
-            dtype=str,
-            keep_default_na=False,
-            quoting=csv.QUOTE_NONE,
-            encoding="utf-8",
-        )
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such prompt table") from None
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise PhasescopeError(f"{path}: not a readable table: {error}") from None
+    header, *rows = _lines(path)
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise PhasescopeError(
+                f"{path}: row {number}: found {len(row)} columns; the header has {len(header)}"
+            )
+    twice = {c for c in header if header.count(c) > 1}
+    if twice:
+        raise PhasescopeError(f"{path}: row 1: column {sorted(twice)[0]!r} stands twice")
+    frame = pd.DataFrame(rows, columns=header, dtype=str)
     unknown = [c for c in frame.columns if c not in COLUMNS]
     missing = [c for c in COLUMNS if c not in frame.columns and c not in _OPTIONAL]
     if unknown or missing:

@@ -38,7 +38,8 @@ def environment() -> dict[str, str]:
     return found | {"blas": fast_blas.name(), "machine": platform.machine()}
 
 
-def _imported_modules(path: Path) -> set[Path]:
+@lru_cache
+def _imported_modules(path: Path) -> frozenset[Path]:
     """Library modules that a Python file imports, by reading it, not by running it."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -53,7 +54,7 @@ def _imported_modules(path: Path) -> set[Path]:
             continue
         target = LIBRARY.joinpath(*parts[1:])
         modules |= {p for p in (target.with_suffix(".py"), target / "__init__.py") if p.is_file()}
-    return modules
+    return frozenset(modules)
 
 
 def _room(module: Path) -> Path:

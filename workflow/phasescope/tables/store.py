@@ -28,11 +28,12 @@ def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None
             row = int(values.isna().to_numpy().argmax())
             raise PhasescopeError(f"{where}: row {row}, column {column.name}: empty, but required")
         if column.allowed is not None:
-            wrong = values.dropna()[~values.dropna().isin(column.allowed)]
-            if len(wrong):
+            wrong = (values.notna() & ~values.isin(column.allowed)).to_numpy()
+            if wrong.any():
+                row = int(wrong.argmax())
                 raise PhasescopeError(
-                    f"{where}: row {wrong.index[0]}, column {column.name}: found "
-                    f"{wrong.iloc[0]!r}; allowed: {', '.join(column.allowed)}"
+                    f"{where}: row {row}, column {column.name}: found "
+                    f"{values.iloc[row]!r}; allowed: {', '.join(column.allowed)}"
                 )
 
 
@@ -41,10 +42,13 @@ def frame_of(table: str, rows: list[dict]) -> pd.DataFrame:
     unknown = {k for row in rows for k in row} - {c.name for c in SCHEMAS[table]}
     if unknown:
         raise PhasescopeError(f"table {table}: unknown columns {sorted(unknown)}")
-    columns = {
-        c.name: pa.array([row.get(c.name) for row in rows], type=c.type, from_pandas=True)
-        for c in SCHEMAS[table]
-    }
+    columns = {}
+    for c in SCHEMAS[table]:
+        values = [row.get(c.name) for row in rows]
+        try:
+            columns[c.name] = pa.array(values, type=c.type, from_pandas=True)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise PhasescopeError(f"table {table}: column {c.name}: {error}") from None
     return pa.table(columns).to_pandas()
 
 
