@@ -1,0 +1,126 @@
+"""What a study will run, and why the rest does not."""
+
+import pytest
+
+from phasescope.errors import PhasescopeError
+from phasescope.study import STAGE_TABLES, plan_study
+from phasescope.tables import frame_of
+
+STAGES = list(STAGE_TABLES)
+HEADER = (
+    "id\thuggingface_id\tfolder\tparameters_total_billion\tparameters_active_billion\t"
+    "architecture\tdeveloper\tlayers\thidden_size\tthinking\tquantized_4\tprompts"
+)
+SMALL = "\t\tweights\t0.001\t0.001\tdense-hybrid\tme\t8\t64\tno\t\t"
+LARGE = "\towner/large\t\t397\t17\tmoe-hybrid\tme\t60\t4096\tyes\towner/large-4bit\t"
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch, prompts_path):
+    """A folder with a sheet of two models, prompts of the world and prompts in English."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "b.json").write_text("{}")
+    (tmp_path / "weights" / "a.json").write_text("{}")
+    text = prompts_path.read_text()
+    (tmp_path / "world.tsv").write_text(text)
+    (tmp_path / "english.tsv").write_text(text.replace("\tworld-a\t", "\tenglish\t"))
+    (tmp_path / "sheet.tsv").write_text(f"{HEADER}\nsmall{SMALL}\nlarge{LARGE}\n")
+    return tmp_path
+
+
+def planned(**more):
+    config = {"study": "mine", "sheet": "sheet.tsv", "prompts": "world.tsv", "memory_gb": 8}
+    return plan_study(config | more, ["c.yaml"])
+
+
+def _by_name(found) -> dict:
+    records = found.records()
+    frame_of("cells", records)
+    return {f"{r['model']}/{r['precision']}": r for r in records}
+
+
+def test_a_cell_that_does_not_fit_is_listed_and_left_out(project):
+    """If it failed, the study would try a 397B model on a laptop, or forget to mention it."""
+    found = planned()
+    cells = _by_name(found)
+    assert list(cells) == [f"{m}/{p}" for m in ("small", "large") for p in ("16", "8", "4")]
+    for name, cell in cells.items():
+        fits = name.startswith("small")
+        assert cell["status"] == ("run" if fits else "not_run")
+        assert (cell["reason"] is None) == fits
+        assert cell["stages_run"] == (", ".join(STAGES) if fits else None)
+    assert "needs about" in cells["large/4"]["reason"]
+    for stage in STAGES:
+        assert {c.model.id for c in found.running(stage)} == {"small"}
+    assert "6 cells of 2 models; 3 run in full" in found.summary()
+    assert "not run: large/16, large/8, large/4: quantize" in found.summary()
+
+
+def test_without_prompts_nothing_runs(project):
+    """If it failed, a model would be measured on prompts that nobody named."""
+    cells = _by_name(planned(prompts=None))
+    assert {c["status"] for c in cells.values()} == {"not_run"}
+    assert "no prompt table is named (key 'prompts' in c.yaml)" in cells["small/8"]["reason"]
+
+
+def test_prompts_of_a_row_come_first(project):
+    """If it failed, a model with a table of its own would be asked in another language."""
+    own = SMALL.removesuffix("\t") + "\tenglish.tsv"
+    (project / "sheet.tsv").write_text(f"{HEADER}\nsmall{own}\nlarge{LARGE}\n")
+    assert planned().prompts == {"small": "english.tsv", "large": "world.tsv"}
+
+
+def test_a_language_without_grader_is_probed_only(project):
+    """If it failed, answers would be graded by rules of another language, or not even probed."""
+    found = planned(prompts="english.tsv")
+    cell = _by_name(found)["small/16"]
+    assert cell["status"] == "partly"
+    assert cell["stages_run"] == "quantize, probe"
+    assert cell["stages_not_run"] == "select, intervene, cohere"
+    assert "no grader reads the prompts' language 'english'" in cell["reason"]
+    assert [c.name for c in found.running("probe")] == ["small/16", "small/8", "small/4"]
+    assert not found.running("intervene")
+
+
+@pytest.mark.parametrize(("skip", "left"), [("small", []), ("small/8", ["small/16", "small/4"])])
+def test_skip_leaves_out_models_and_cells(project, skip, left):
+    """If it failed, a cell that was switched off would run all the same."""
+    found = planned(skip=[skip])
+    assert [c.name for c in found.running("probe")] == left
+    assert "key 'skip'" in _by_name(found)["small/8"]["reason"]
+
+
+FAULTS = {
+    "skip of no model": ({"skip": ["smal"]}, r"c\.yaml: key 'skip': no such model or cell 'smal'"),
+    "skip of no cell": ({"skip": ["small/8"], "precisions": [16]}, r"no such model or cell"),
+    "no such model": (
+        {"models": ["tiny"]},
+        r"c\.yaml: key 'models': .*'tiny'.*has: small, large",
+    ),
+    "no sheet": ({"sheet": "none.tsv"}, r"none\.tsv: no such model sheet"),
+    "no prompts": ({"prompts": "none.tsv"}, r"none\.tsv: no such prompt table"),
+    "bad prompts": ({"prompts": "sheet.tsv"}, r"sheet\.tsv: row 1: unknown columns"),
+    "bad key": ({"efort": "quick"}, r"c\.yaml: unknown key 'efort' \(did you mean 'effort'"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_faults_stop_the_study_before_it_runs(project, fault):
+    """If it failed, the first hours of a run would be lost to a typing error."""
+    change, message = FAULTS[fault]
+    with pytest.raises(PhasescopeError, match=message) as caught:
+        planned(**change)
+    assert "\n" not in str(caught.value)
+
+
+def test_sources_and_files(project):
+    """If it failed, a cell would be made of other weights than its row names."""
+    found = planned(models=["small", "large"])
+    assert found.source("small") == {"folder": "weights", "repo": None, "revision": None}
+    assert found.source("large")["repo"] == "owner/large"
+    assert found.local_files("small") == ["weights/a.json", "weights/b.json"]
+    assert found.local_files("large") == []
+    assert found.ready_made("large", "4") == "owner/large-4bit"
+    assert found.ready_made("large", "16") is None
+    assert found.cell("small", "8").precision == "8" and found.usable_mb == 8000
