@@ -22,7 +22,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo test bench-blas lock clean
+.PHONY: help setup demo test organisms bench-blas lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,15 @@ demo: .venv/run.stamp  ## run the demonstration study (minutes) and say where it
 
 test: .venv/test.stamp  ## run every test, linter and format check
 	@$(BIN)/python -m pytest
+
+organisms: .venv/run.stamp  ## train the shipped organisms again, each from its recipe and seed
+	@for recipe in resources/organisms/recipes/*.yaml; do \
+	    name=$$(basename "$$recipe" .yaml); shipped="resources/organisms/$$name"; \
+	    seed=$$($(BIN)/python -c "import json; print(json.load(open('$$shipped/organism.json'))['seed'])"); \
+	    echo "== Training $$name, seed $$seed"; \
+	    $(BIN)/phasescope train "$$recipe" "$$shipped.new" --seed "$$seed" || exit 1; \
+	    rm -rf "$$shipped" && mv "$$shipped.new" "$$shipped" || exit 1; \
+	done
 
 bench-blas: .venv/run.stamp  ## compare mlx's matrix product with and without the fast BLAS
 	@$(BIN)/python benchmarks/bench_blas.py
