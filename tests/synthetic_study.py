@@ -251,8 +251,13 @@ class SyntheticStudy:
                 if i == best:
                     for draw in range(20):
                         sham = text | {"direction": "benign_topics", "sham_draw": draw}
-                        noise = abs(self.rng.normal(0, 0.03)), abs(self.rng.normal(0, 0.05))
-                        self.rows["interventions"].append(base | sham | self._graded(*noise, phase))
+                        noise = abs(self.rng.normal(0, 0.03))
+                        self.rows["interventions"].append(base | sham | self._sham(noise, phase))
+
+    def _sham(self, removal, phase):
+        """A sham's row: hazardous prompts only, so neither accuracy nor cost."""
+        row = self._graded(removal, 0.0, phase) | {"n_benign": 0}
+        return {k: v for k, v in row.items() if "accuracy" not in k and k != "clean"}
 
     def _graded(self, removal, cost, phase, chosen=False):
         refused = 3 if phase == "none" else 62

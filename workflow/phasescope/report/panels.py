@@ -68,7 +68,7 @@ def _dress(ax: Axes, row: Row) -> None:
     ax.spines["left"].set_visible(False)
     ax.tick_params(labelleft=False)
     ax.xaxis.set_major_locator(NullLocator())
-    ax.yaxis.set_major_locator(nice(4))
+    ax.yaxis.set_major_locator(NullLocator())
     if row.limits:
         ax.set_ylim(*row.limits)
 
@@ -86,16 +86,29 @@ def finish(axes: list[list[Axes]], x_label: str, ticks: Locator | None = None) -
     for ax in everything:
         ax.set_xlim(*((high, low) if ax.xaxis_inverted() else (low, high)))
     for line in axes:
-        drawn = [ax for ax in line if ax.axison]
-        limits = [ax.get_ylim() for ax in drawn]
-        for ax in drawn:
-            ax.set_ylim(min(a for a, _ in limits), max(b for _, b in limits))
-        for ax in drawn[:1]:
-            ax.tick_params(labelleft=True)
+        _share_y([ax for ax in line if ax.axison])
     for column in zip(*axes, strict=True):
         for ax in [ax for ax in column if ax.axison][-1:]:
             ax.xaxis.set_major_locator(ticks or nice(6))
             ax.set_xlabel(x_label)
+
+
+def _share_y(drawn: list[Axes]) -> None:
+    """One range of y for a row; the first panel is labeled, the others have its lines alone.
+
+    A tick of matplotlib costs as much as a curve, and most of a page's panels need none.
+    """
+    limits = [ax.get_ylim() for ax in drawn]
+    for ax in drawn:
+        ax.set_ylim(min(a for a, _ in limits), max(b for _, b in limits))
+    for ax in drawn[:1]:
+        ax.yaxis.set_major_locator(nice(4))
+        ax.tick_params(labelleft=True)
+    for ax in drawn[1:]:
+        low, high = ax.get_ylim()
+        places = [y for y in nice(4).tick_values(low, high) if low <= y <= high]
+        ends = {"xmin": 0, "xmax": 1, "transform": ax.get_yaxis_transform()}
+        ax.hlines(places, **ends, color=GRID, lw=0.7, zorder=0.5)
 
 
 def say_why(ax: Axes, reason: str) -> None:

@@ -1,5 +1,6 @@
 """The plane of removal and cost: every generated setting of a model, with its shams."""
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -28,7 +29,8 @@ _ROW = Row(
 def plane(study: Study, model: Model) -> Drawing | None:
     """Removal against cost of every generated setting with the shams; None without any."""
     rows = settings_of(study, model)
-    rows = rows[rows["measured_by"] == "generation"].dropna(subset=["removal", "accuracy_cost"])
+    rows = rows[(rows["measured_by"] == "generation") & rows["removal"].notna()]
+    rows = rows[rows["sham"] | rows["accuracy_cost"].notna()]
     if rows.empty:
         return None
     with style():
@@ -46,20 +48,25 @@ def plane(study: Study, model: Model) -> Drawing | None:
             for d in designs_of(study, model)
             if d in real
         ]
-        key(figure, [*entries, ("shams", SHAM)] if rows["sham"].any() else entries)
+        shams = rows[rows["sham"]]
+        free = shams["accuracy_cost"].isna().all()
+        entries += [("shams, cost not measured" if free else "shams", SHAM)] * bool(len(shams))
+        key(figure, entries)
+        edge = "Shams, whose cost is not measured, stand at the left edge. " * bool(
+            free and len(shams)
+        )
         return drawing(
             figure,
             f"fig-plane-{model.slug}",
             f"{model.id}: removal against cost",
             f"Every generated setting of every design. {largest(rows)}",
             "Every generated and graded setting of every design; up and left is refusal removed "
-            f"at no cost, hollow is not clean. Crosses: 95 % intervals. {counts(rows)}",
+            f"at no cost, hollow is not clean. Crosses: 95 % intervals. {edge}{counts(rows)}",
         )
 
 
 def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     shams, real = rows[rows["sham"]], rows[~rows["sham"]]
-    ax.plot(shams["accuracy_cost"], shams["removal"], **SHAM)
     bar = {"color": INK, "lw": 0.7, "alpha": 0.5}
     ax.vlines(real["accuracy_cost"], real["removal_ci_low"], real["removal_ci_high"], **bar)
     ax.hlines(real["removal"], real["accuracy_cost_ci_low"], real["accuracy_cost_ci_high"], **bar)
@@ -71,3 +78,13 @@ def _panel(ax: Axes, rows: pd.DataFrame) -> None:
     rule(ax, 0.0)
     low, high = ax.get_xlim()
     ax.set_xlim(min(low, -0.12), max(high, 0.3))
+    _shams(ax, shams)
+
+
+def _shams(ax: Axes, rows: pd.DataFrame) -> None:
+    """The shams: where their cost was not measured, along the left edge."""
+    costed = rows[rows["accuracy_cost"].notna()]
+    ax.plot(costed["accuracy_cost"], costed["removal"], **SHAM)
+    rest = rows.loc[rows["accuracy_cost"].isna(), "removal"].sort_values()
+    edge = 0.012 + 0.05 * (np.arange(len(rest)) % 5) / 4
+    ax.plot(edge, rest, transform=ax.get_yaxis_transform(), **SHAM)

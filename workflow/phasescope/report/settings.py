@@ -129,16 +129,17 @@ def largest(rows: pd.DataFrame) -> str:
 
 def counts(rows: pd.DataFrame) -> str:
     """n behind the points of a figure, by how they were measured, in a sentence."""
-    parts = []
+    parts, real, shams = [], rows[~rows["sham"]], rows[rows["sham"]]
     for by, words in (("first_token", "scored"), ("generation", "generated")):
-        here = rows[rows["measured_by"] == by]
+        here = real[real["measured_by"] == by]
         if len(here):
             hazardous, benign = (
                 formats.span(here[c], formats.count) for c in ("n_hazardous", "n_benign")
             )
             parts.append(f"{words}: n = {hazardous} hazardous and {benign} benign prompts a point")
-    draws = rows[rows["sham"]].groupby(["precision", "design"])["sham_draw"].nunique()
+    draws = shams.groupby(["precision", "design"])["sham_draw"].nunique()
     if len(draws):
-        parts.append(f"shams: n = {formats.span(draws, formats.count)} draws a design")
+        only = ", on hazardous prompts only" * bool((shams["n_benign"] == 0).all())
+        parts.append(f"shams: n = {formats.span(draws, formats.count)} draws a design{only}")
     text = "; ".join(parts)
     return f"{text[:1].upper()}{text[1:]}."
