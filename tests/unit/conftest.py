@@ -8,6 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import settings
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from phasescope import world
@@ -18,6 +19,10 @@ from phasescope.prompts import read_prompts
 from phasescope.thresholds import read_thresholds
 from phasescope.train import export
 from phasescope.train.architecture import build, hf_config
+
+# no verdict may hang on how busy the machine is, or on the day's examples
+settings.register_profile("phasescope", deadline=None, derandomize=True, database=None)
+settings.load_profile("phasescope")
 
 ROOT = Path(__file__).parents[2]
 WORLD = world.get("world-a")

@@ -46,7 +46,6 @@ def _changed_by(library, room: str) -> set[str]:
         ("probe", {"probe", "intervene", "select_direction"}, {"fetch", "quantize", "report"}),
         ("checkpoint", {"fetch", "quantize", "probe", "cohere"}, {"report", "classify"}),
         ("phases", {"classify"}, {"probe", "intervene", "fetch", "quantize", "cohere"}),
-        ("report", {"report"}, {"probe", "intervene", "classify", "fetch"}),
         ("train", set(), {"probe", "intervene", "report", "fetch", "classify", "cohere"}),
         ("tables", {"fetch", "probe", "intervene", "classify", "report"}, set()),
         ("thresholds.py", {"intervene", "select_direction", "classify"}, {"fetch", "quantize"}),

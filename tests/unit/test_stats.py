@@ -72,10 +72,10 @@ def test_paired_difference_covers(shares):
     """If it failed, the cost of an intervention would look surer, or vaguer, than it is."""
     rng = np.random.default_rng(2)
     hits = 0
-    for lost, gained, _ in rng.multinomial(80, shares, size=400):
+    for lost, gained, _ in rng.multinomial(80, shares, size=250):
         _, low, high = paired_difference(lost, gained, 80)
         hits += low <= shares[0] - shares[1] <= high
-    assert 0.92 <= hits / 400 <= 1
+    assert 0.92 <= hits / 250 <= 1
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 10), (7, 10), (64, 64)])
