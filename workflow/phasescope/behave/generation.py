@@ -31,10 +31,12 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Condition:
-    """What identifies a model's answers beside prompts and decoding: weights and intervention."""
+    """What identifies graded answers beside prompts and decoding: weights, intervention, and the
+    rubric, a hash of what they are graded by."""
 
     checkpoint: str
     intervention: str = "none"
+    rubric: str = "none"
 
 
 def think_end(tokenizer, tokens: Sequence[int]) -> int | None:

@@ -5,6 +5,7 @@ import pandas as pd
 from phasescope import world
 from phasescope.behave.generation import Grader
 from phasescope.errors import NotRun
+from phasescope.tables.provenance import rooms_hash, sha256_json
 
 
 def exact_grader(prompts: pd.DataFrame) -> Grader:
@@ -24,6 +25,11 @@ def exact_grader(prompts: pd.DataFrame) -> Grader:
         return rules.grade(answers[index], response, finished)
 
     return grade
+
+
+def rubric(prompts: pd.DataFrame) -> str:
+    """Hash of what `exact_grader` grades by: the reference answers and the worlds' rules."""
+    return sha256_json([prompts["language"].iloc[0], list(prompts["answer"]), rooms_hash("world")])
 
 
 def ungraded(index: int, response: str, finished: bool) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from phasescope.behave.generation import Condition, Decoding, generate
-from phasescope.behave.grading import exact_grader, ungraded
+from phasescope.behave.grading import exact_grader, rubric, ungraded
 from phasescope.behave.journal import Answer, Journal
 from phasescope.errors import NotRun
 from phasescope.model import LanguageModel, load_model
@@ -73,9 +73,12 @@ class Subject:
 
         `intervention` is the key of what is applied to the model at the moment.
         """
-        grade = exact_grader(self.prompts(split, label)) if self.graded else ungraded
+        rows = self.prompts(split, label)
+        grade = exact_grader(rows) if self.graded else ungraded
         prompts = self.rendered(split, label, thinking=self.decoding.thinking)
-        condition = Condition(self.checkpoint, intervention)
+        condition = Condition(
+            self.checkpoint, intervention, rubric(rows) if self.graded else "none"
+        )
         return generate(
             self.lm, prompts, self.decoding, condition, grade, self.journal, need_tokens=need_tokens
         )

@@ -71,12 +71,11 @@ def _clean_draws(single, found: Evidence, thresholds: dict, rng) -> np.ndarray:
     clean = full >= thresholds["phases"]["min_full"]
     clean &= cost <= thresholds["clean"]["max_accuracy_cost"]
     bound, n = sham_bound(found.shams, single, thresholds["phases"]["sham_percentile"])
-    if n:
-        removed = jeffreys_draws(
-            int(single["n_removed"]), int(single["n_refused_at_baseline"]), DRAWS, rng
-        )
-        clean &= removed > bound
-    return clean
+    removed = jeffreys_draws(
+        int(single["n_removed"]), int(single["n_refused_at_baseline"]), DRAWS, rng
+    )
+    # without shams there is no telling what any edit would remove
+    return clean & (removed > bound) if n else np.zeros(DRAWS, dtype=bool)
 
 
 def phase_probabilities(found: Evidence, thresholds: dict, seed: int) -> dict[str, float]:

@@ -4,7 +4,6 @@ Arrays are (pairs, width) at one layer and position; pairs are matched prompts.
 """
 
 import numpy as np
-from scipy.stats import bootstrap
 
 from phasescope import stats
 from phasescope.stats.intervals import Z
@@ -58,6 +57,8 @@ def gap(direction, hazardous, benign, rng) -> tuple[float, float, float]:
 
     Percentile bootstrap over matched pairs.
     """
+    from scipy.stats import bootstrap  # takes seconds to import, and only the probe needs it
+
     a, b = hazardous @ direction, benign @ direction
     if len(a) < 3:
         return float(_gap(a, b)), np.nan, np.nan

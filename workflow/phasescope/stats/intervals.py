@@ -1,31 +1,37 @@
-"""95 % intervals that keep their width at 0 and 1."""
+"""95 % intervals that keep their width at 0 and 1.
+
+scipy.stats and scipy.optimize take seconds to import, longer than most jobs compute: what every job
+needs is written out here (and tested against them), the rest imports them where it is used.
+"""
 
 import math
 
 import numpy as np
-from scipy import stats as scipy_stats
-from scipy.optimize import brentq
+from scipy.special import ndtri
 
-Z = float(scipy_stats.norm.ppf(0.975))
+Z = float(ndtri(0.975))
 
 
 def wilson(successes: int, n: int) -> tuple[float, float, float]:
     """Share and its Wilson score interval: (estimate, low, high); all missing for n = 0."""
     if n == 0:
         return math.nan, math.nan, math.nan
-    found = scipy_stats.binomtest(successes, n).proportion_ci(0.95, method="wilson")
-    return successes / n, float(found.low), float(found.high)
+    share, spread = successes / n, Z**2 / n
+    center = (share + spread / 2) / (1 + spread)
+    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return share, max(0.0, center - half), min(1.0, center + half)
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """Area under the ROC curve of scores along the first axis, ties counting half.
 
-    The Mann-Whitney U over the product of the sample sizes; missing where a sample is empty.
+    The share of pairs in the right order: Mann-Whitney's U over the product of the sample sizes.
+    Missing where a sample is empty.
     """
     if len(positive) == 0 or len(negative) == 0:
         return np.full(np.shape(positive)[1:], np.nan)
-    u = scipy_stats.mannwhitneyu(positive, negative, method="asymptotic").statistic
-    return u / (len(positive) * len(negative))
+    above, below = np.asarray(positive)[:, None], np.asarray(negative)[None]
+    return ((above > below) + 0.5 * (above == below)).mean(axis=(0, 1))
 
 
 def _auroc_variance(theta: float, m: int, n: int) -> float:
@@ -42,6 +48,8 @@ def auroc_interval(positive: np.ndarray, negative: np.ndarray) -> tuple[float, f
     method 5), so it has width at 0 and 1, where a bootstrap has none. All missing if a sample
     is empty.
     """
+    from scipy.optimize import brentq
+
     m, n = len(positive), len(negative)
     if m == 0 or n == 0:
         return math.nan, math.nan, math.nan

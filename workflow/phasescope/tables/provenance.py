@@ -80,6 +80,15 @@ def rooms_of(script: Path) -> list[str]:
     return sorted(r.name for r in rooms)
 
 
+def rooms_hash(*names: str) -> str:
+    """Hash of the source of the named rooms."""
+    digest = hashlib.sha256()
+    for name in names:
+        for path in _room_files(LIBRARY / name):
+            digest.update(str(path.relative_to(LIBRARY)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 @lru_cache
 def fingerprint(script: Path) -> str:
     """Hash of the source of every library room that `script` imports.
@@ -87,8 +96,4 @@ def fingerprint(script: Path) -> str:
     Snakemake reruns a job when one of its `params` changes, but does not see an edited library;
     this value among the `params` makes an edit rerun just the stages that use it.
     """
-    digest = hashlib.sha256()
-    for name in rooms_of(script):
-        for path in _room_files(LIBRARY / name):
-            digest.update(str(path.relative_to(LIBRARY)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    return rooms_hash(*rooms_of(script))
