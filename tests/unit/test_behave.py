@@ -273,12 +273,11 @@ def test_log_perplexity_and_its_error(lm):
     """If it failed, the capability cost in nats would be wrong, or look too sure."""
     rng = np.random.default_rng(0)
     prompts = [rng.integers(6, 60, size=n).tolist() for n in (9, 5, 7, 9, 8)]
-    words = lm.tokenizer
-    answers = [" sure :", " sure : sorry", "", " cannot help . sure :", " how to"]
-    mean, error = log_perplexity(lm, prompts, answers, batch_size=2)
+    tails = [rng.integers(6, 60, size=n).tolist() for n in (2, 3, 1, 6, 2)]
+    rows = [(p + t, len(p)) for p, t in zip(prompts, tails, strict=True)]
+    mean, error = log_perplexity(lm, rows, batch_size=2)
     losses, groups = [], []
-    for i, (prompt, text) in enumerate(zip(prompts, answers, strict=True)):
-        tail = words.encode(text, add_special_tokens=False)
+    for i, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
         logits = np.array(lm.model(mx.array([prompt + tail]))[0].astype(mx.float32), dtype=float)
         for k, token in enumerate(tail):
             row = logits[len(prompt) + k - 1]
@@ -287,7 +286,18 @@ def test_log_perplexity_and_its_error(lm):
     fit = sm.OLS(losses, np.ones(len(losses))).fit(cov_type="cluster", cov_kwds={"groups": groups})
     assert mean == pytest.approx(np.mean(losses), rel=1e-4)
     assert error == pytest.approx(fit.bse[0], rel=1e-4)
-    assert all(np.isnan(log_perplexity(lm, prompts[:1], [""], 1)))
+    assert all(np.isnan(log_perplexity(lm, [], 1)))
+
+
+def test_references_are_what_a_perfect_model_would_answer(make_subject):
+    """If it failed, perplexity would be measured on tokens that no model was ever to write."""
+    subject = make_subject()
+    rules = world.get("world-a")
+    rows = subject.prompts("evaluate", "benign")
+    wanted = [rules.token_ids(t, a) for t, a in zip(rows["text"], rows["answer"], strict=True)]
+    assert [tokens for tokens, _ in subject.references("evaluate", "benign")] == wanted
+    prompts = subject.rendered("evaluate", "benign", thinking=False)
+    assert [s for _, s in subject.references("evaluate", "benign")] == [len(p) for p in prompts]
 
 
 def test_coherence_rows_follow_their_schemas(make_subject):

@@ -40,10 +40,7 @@ def coherence(
     for label in ("hazardous", "benign"):
         rows = prompts["label"] == label
         mean, error = log_perplexity(
-            subject.lm,
-            subject.rendered("evaluate", label, thinking=False),
-            prompts["answer"][rows].tolist(),
-            subject.decoding.batch_size,
+            subject.lm, subject.references("evaluate", label), subject.decoding.batch_size
         )
         own = [a for a, keep in zip(answers, rows, strict=True) if keep]
         summaries.append(

@@ -11,7 +11,7 @@ from phasescope.behave.grading import exact_grader, rubric, ungraded
 from phasescope.behave.journal import Answer, Journal
 from phasescope.errors import NotRun
 from phasescope.model import LanguageModel, load_model
-from phasescope.prompts import PromptTable, read_prompts, render
+from phasescope.prompts import PromptTable, read_prompts, render, render_answer
 
 
 @dataclass
@@ -51,6 +51,16 @@ class Subject:
             texts = self.prompts(split, label)["text"]
             self._rendered[key] = [render(self.lm.tokenizer, t, thinking=thinking) for t in texts]
         return self._rendered[key]
+
+    def references(self, split: str, label: str) -> list[tuple[list[int], int]]:
+        """Prompts without thinking with their right answers, and where each answer begins; prompts
+        whose answer the table does not give are left out."""
+        rows = self.prompts(split, label)
+        return [
+            render_answer(self.lm.tokenizer, text, answer)
+            for text, answer in zip(rows["text"], rows["answer"], strict=True)
+            if answer
+        ]
 
     @cached_property
     def graded(self) -> bool:

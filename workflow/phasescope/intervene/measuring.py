@@ -45,10 +45,7 @@ def _generate(subject: Subject, key: str) -> Generated:
     answers = subject.answers("evaluate", key)
     half = len(answers) // 2
     perplexity, _ = log_perplexity(
-        subject.lm,
-        subject.rendered("evaluate", "benign", thinking=False),
-        subject.prompts("evaluate", "benign")["answer"].tolist(),
-        subject.decoding.batch_size,
+        subject.lm, subject.references("evaluate", "benign"), subject.decoding.batch_size
     )
     return Generated(answers[:half], answers[half:], perplexity)
 
