@@ -14,8 +14,8 @@ _SOLID, _DASHED, _DOTTED = "-", (0, (4, 2)), (0, (1, 1.6))
 # statistic -> line; the first of a figure is its subject, the rest are what it is held against
 _AUROC = {
     "auroc": {"color": INK, "ls": _SOLID},
-    "auroc_shuffled_labels": {"color": MUTED, "ls": _DASHED, "lw": 1.1},
-    "auroc_random_direction": {"color": FAINT, "ls": _DOTTED, "lw": 1.3},
+    "auroc_shuffled_labels": {"color": MUTED, "ls": _DASHED, "lw": 1.1, "band": 0.07},
+    "auroc_random_direction": {"color": FAINT, "ls": _DOTTED, "lw": 1.3, "band": 0.07},
 }
 _GAP = {"gap": {"color": INK, "ls": _SOLID}}
 _ONE = {
@@ -85,7 +85,11 @@ def _figure(study: Study, model: Model, looks: dict, unit: str, reference: float
                 _panel(ax, here, looks)
                 rule(ax, reference)
     finish(axes, "block, counted from 0", nice(8, integer=True))
-    entries = [(pretty(s), look) for s, look in looks.items() if (probes["statistic"] == s).any()]
+    entries = [
+        (pretty(s), {k: v for k, v in look.items() if k != "band"})
+        for s, look in looks.items()
+        if (probes["statistic"] == s).any()
+    ]
     if probes["layer_kind"].nunique() > 1:
         entries.append(
             ("attention block", {"color": MUTED, "ls": "", "marker": "|", "ms": 7, "mew": 1.6})
@@ -132,7 +136,8 @@ def auroc(study: Study, model: Model) -> Drawing | None:
             f"{_best(study, model, probes)}.",
             "How well the residual stream tells hazardous from matched benign prompts it was not "
             "fitted on (1 perfectly, dashed line 0.5 not at all), by block and token position. "
-            f"Bands: 95 % intervals. {_prompts(probes)}.",
+            "Bands: 95 % intervals, and for the two controls the central 95 % of their draws. At "
+            f"answer tokens the model also reads what it has just said. {_prompts(probes)}.",
         )
 
 
@@ -169,5 +174,6 @@ def agreement(study: Study, model: Model) -> Drawing | None:
             "depth.",
             "Whether two halves of the prompts give the same direction (split-half), and whether "
             "neighboring blocks share it. A cosine between blocks means little where the "
-            f"split-half one is low. Bands: 95 % intervals. {_prompts(probes)}.",
+            "split-half one is low. Bands: central 95 % of the halves drawn; between blocks, 95 % "
+            f"intervals. {_prompts(probes)}.",
         )

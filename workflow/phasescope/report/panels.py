@@ -149,11 +149,11 @@ def key(figure: Figure, entries: list[tuple[str, dict]]) -> None:
     )
 
 
-def curve(ax: Axes, x, estimate, low, high, points: bool, **look) -> None:
-    """A line with its 95 % band; where the band has no width, the line stands alone."""
+def curve(ax: Axes, x, estimate, low, high, points: bool, band: float = 0.16, **look) -> None:
+    """A line with its 95 % band, `band` its opacity; without a width the line stands alone."""
     look = {"color": INK} | look
     x, low, high = (np.asarray(v, dtype=float) for v in (x, low, high))
-    ax.fill_between(x, low, high, color=look["color"], alpha=0.16, lw=0)
+    ax.fill_between(x, low, high, color=look["color"], alpha=band, lw=0)
     ax.plot(x, estimate, marker="o" if points else None, ms=2.6, **look)
 
 
