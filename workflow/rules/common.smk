@@ -92,6 +92,12 @@ def model_tables(model):
     return paths
 
 
+def template_files():
+    """Files of the report's template, relative to where the run starts."""
+    folder = Path(workflow.basedir, "workflow/report")
+    return sorted(os.path.relpath(p) for p in folder.rglob("*") if p.is_file())
+
+
 onstart:
     print(PLAN.summary(), file=sys.stderr)
 

@@ -6,9 +6,7 @@ rule report:
     input:
         tables=[f"{RESULTS}/{name}.parquet" for name in studies.STUDY_TABLES],
         config=f"{RESULTS}/config.yaml",
-        template=sorted(
-            str(p) for p in Path(workflow.basedir, "workflow/report").rglob("*") if p.is_file()
-        ),
+        template=template_files(),
     output:
         f"reports/{STUDY}/index.html",
     log:
