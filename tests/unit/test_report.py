@@ -380,6 +380,8 @@ def test_phases_can_be_told_apart_without_color(phase):
         (formats.probability, 1.0, ">\u00a00.99"),
         (formats.probability, 0.004, "<\u00a00.01"),
         (formats.probability, 0.61, "0.61"),
+        (formats.error, 0.0004, "<\u00a00.001"),
+        (formats.error, 0.012, "0.012"),
         (formats.parameters, 397, "397 B"),
         (formats.parameters, 0.000409, "409 k"),
         (formats.parameters, 0.0008256, "826 k"),

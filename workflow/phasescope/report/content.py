@@ -162,7 +162,7 @@ def _prompts(baseline: pd.DataFrame) -> list[str]:
 
 
 def _answer(condition: str, row: pd.Series) -> dict:
-    text = str(row["text"])
+    text = str(row["text"]).strip()
     return {
         "condition": pretty(condition),
         "grade": row["grade"],

@@ -39,6 +39,14 @@ def probability(value: float | None) -> str:
     return "<\u00a00.01" if value < 0.01 else number(value)
 
 
+def error(value: float | None, digits: int = 3) -> str:
+    """A standard error; never rounded to zero."""
+    smallest = 10.0**-digits
+    if missing(value) or value == 0 or value >= smallest / 2:
+        return number(value, digits)
+    return f"<\u00a0{number(smallest, digits)}"
+
+
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """The 95 % interval in brackets; nothing where an end is missing."""
     if missing(low) or missing(high):

@@ -100,6 +100,7 @@ def _environment() -> Environment:
         "pretty": names.pretty,
         "number": formats.number,
         "count": formats.count,
+        "error": formats.error,
         "probability": formats.probability,
         "interval": formats.interval,
         "parameters": formats.parameters,
