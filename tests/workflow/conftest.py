@@ -65,8 +65,10 @@ class Project:
         """How many jobs of each rule a run would start, `all` left out."""
         result = self.snakemake("--dry-run", *arguments, config=config)
         assert result.returncode == 0, result.stdout
-        stats = re.findall(r"^ *([\w.-]+) +(\d+) *$", result.stdout, re.M)
-        return {rule: int(n) for rule, n in stats if rule not in ("all", "total")}
+        stats = re.findall(r"^ *([\w.-]+(?: [\w.-]+)*) +(\d+) *$", result.stdout, re.M)
+        # the console writes blanks for underscores
+        found = {rule.replace(" ", "_"): int(n) for rule, n in stats}
+        return {rule: n for rule, n in found.items() if rule not in ("all", "total")}
 
 
 def copy_project(folder: Path) -> Project:
