@@ -48,7 +48,7 @@ class Project:
 
     def command(self, *arguments: str, config: str = "config/small.yaml") -> list[str]:
         """A snakemake command line on the copy."""
-        return [sys.executable, "-m", "snakemake", "--configfile", config, *arguments]
+        return [sys.executable, "-m", "snakemake", *arguments, "--configfile", config]
 
     def snakemake(self, *arguments: str, config: str = "config/small.yaml"):
         """Run snakemake on the copy; returns the process with stdout and stderr as one text."""
