@@ -205,4 +205,4 @@ def cell_rows(study: Study) -> list[dict]:
 def commands(study: Study) -> list[str]:
     """The command that reruns each model of this study."""
     config = shlex.quote(f"results/{study.id}/config.yaml")
-    return [f"snakemake --configfile {config} {shlex.quote(m.id)}" for m in study.models]
+    return [f"snakemake {shlex.quote(m.id)} --configfile {config}" for m in study.models]
