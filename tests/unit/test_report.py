@@ -335,7 +335,7 @@ def test_provenance_names_versions_weights_and_the_command(small):
     for fact in ("mlx-lm", "0.29.0", "ab" * 32, "float32", "threads"):
         assert fact in section
     assert hashlib.sha256(b"circuit").hexdigest() in section
-    assert "snakemake --configfile results/synthetic/config.yaml circuit" in section
+    assert "snakemake circuit --configfile results/synthetic/config.yaml" in section
 
 
 def test_every_declared_value_has_a_look_or_a_name():
