@@ -27,8 +27,8 @@ class Site(NamedTuple):
 
 
 # kinds of sites of any architecture; a model, or a block, may lack some
-_OF_ADAPTERS = dict.fromkeys(kind for a in ADAPTERS.values() for kind in a.sites)
-KINDS = (*_OF_ADAPTERS, "mixer", "expert_selection")
+_OF_ADAPTERS = {kind for adapter in ADAPTERS.values() for kind in adapter.sites}
+KINDS = ("residual", "mixer", *sorted(_OF_ADAPTERS - {"residual"}), "expert_selection")
 SELECTION_BIAS = "e_score_correction_bias"
 
 
