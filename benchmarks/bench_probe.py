@@ -1,11 +1,14 @@
 """What recording costs: a plain forward pass, recording at every layer, and others doing the same.
 
 One checkpoint, one run, the same token ids, rounds in turn, one thread. Times are CPU seconds of
-the process, which a busy machine disturbs less than the clock. Ours: the plain pass through mlx-lm; the
-residual stream (and router logits, where there are routers) of every layer kept for every token;
-running means and variances of the same, which keep no token; and recurrent states at the last
-token, timed apart because they need the cache. Others, on torch in float32: the plain pass,
-transformers with forward hooks, and nnsight. Activations are compared before anything is timed.
+the process, which a busy machine disturbs less than the clock.
+
+Ours: the plain pass through mlx-lm; the residual stream (and router logits, where there are
+routers) of every layer kept for every token; running means and variances of the same, which keep no
+token; and recurrent states at the last token, timed apart because they need the cache. Others, on
+torch in float32: the plain pass, transformers with forward hooks, and nnsight. Activations are
+compared before anything is timed.
+
 Usage: make bench-probe, or python benchmarks/bench_probe.py --checkpoint FOLDER --nnsight PYTHON
 """
 

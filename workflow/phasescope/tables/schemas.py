@@ -22,6 +22,8 @@ SPLITS = ("fit", "select", "evaluate")
 LAYER_KINDS = ("attention", "recurrent")
 STATISTICS = (
     "auroc",
+    "auroc_topic_left_out",
+    "auroc_logistic",
     "auroc_shuffled_labels",
     "auroc_random_direction",
     "gap",
