@@ -81,7 +81,11 @@ def test_noise_shows_nothing(rows):
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_controls_stay_near_one_half(rows, layer):
     """If it failed, the controls would not show what fitting to noise alone gives."""
-    for control in ("auroc_shuffled_labels", "auroc_random_direction"):
+    for control in (
+        "auroc_shuffled_labels",
+        "auroc_permuted_labels",
+        "auroc_random_direction",
+    ):
         found = rows.loc[(layer, control)]
         assert 0.5 <= found["ci_low"] < found["estimate"] < found["ci_high"] <= 1
         assert found["estimate"] < 0.7
@@ -102,6 +106,9 @@ def test_controls_are_folded():
     ]
     assert np.min(plain) < 0.1 and np.max(plain) > 0.9
     assert found[0] > 0.9 and found[1] >= 0.5
+    # the feature stays, what it is called does not
+    permuted = separation.auroc_permuted(hazardous, benign, hazardous, benign, rng)
+    assert 0.5 <= permuted[1] < permuted[0] < 0.65
     np.testing.assert_allclose(separation.folded(np.array([0.0, 0.4, 0.5, 1.0])), [1, 0.6, 0.5, 1])
 
 

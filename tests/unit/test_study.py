@@ -6,7 +6,7 @@ from phasescope.errors import PhasescopeError
 from phasescope.study import STAGE_TABLES, plan_study
 from phasescope.tables import frame_of
 
-STAGES = [s for s in STAGE_TABLES if s != "calibration_sets"]
+STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey")]
 HEADER = (
     "id\thuggingface_id\tfolder\tparameters_total_billion\tparameters_active_billion\t"
     "architecture\tdeveloper\tlayers\thidden_size\tthinking\tquantized_4\tprompts"

@@ -94,9 +94,15 @@ def folded(aurocs: np.ndarray) -> np.ndarray:
     return np.abs(aurocs - 0.5) + 0.5
 
 
-def _control(directions: np.ndarray, hazardous, benign) -> tuple[float, float, float]:
-    """Mean and central 95 % of the folded AUROC over control directions (draws, width)."""
-    found = folded(stats.auroc(hazardous @ directions.T, benign @ directions.T))
+def _control(directions, hazardous, benign, swapped=None) -> tuple[float, float, float]:
+    """Mean and central 95 % of the folded AUROC over control directions (draws, width).
+
+    swapped: bool (pairs, draws), pairs whose labels each draw swaps where it is judged.
+    """
+    a, b = hazardous @ directions.T, benign @ directions.T
+    if swapped is not None:
+        a, b = np.where(swapped, b, a), np.where(swapped, a, b)
+    found = folded(stats.auroc(a, b))
     low, high = np.quantile(found, (0.025, 0.975))
     return float(np.mean(found)), float(low), float(high)
 
@@ -107,6 +113,14 @@ def auroc_shuffled(fit_hazardous, fit_benign, hazardous, benign, rng) -> tuple[f
     folding."""
     signs = rng.choice((-1.0, 1.0), size=(CONTROL_DRAWS, len(fit_hazardous)))
     return _control(signs @ (fit_hazardous - fit_benign), hazardous, benign)
+
+
+def auroc_permuted(fit_hazardous, fit_benign, hazardous, benign, rng) -> tuple[float, float, float]:
+    """Folded AUROC after swapping the labels of random pairs both where directions are fitted and
+    where they are judged: the null that labels say nothing, whatever features there are."""
+    signs = rng.choice((-1.0, 1.0), size=(CONTROL_DRAWS, len(fit_hazardous)))
+    swapped = rng.random((len(hazardous), CONTROL_DRAWS)) < 0.5
+    return _control(signs @ (fit_hazardous - fit_benign), hazardous, benign, swapped)
 
 
 def auroc_random(hazardous, benign, rng) -> tuple[float, float, float]:
@@ -130,6 +144,7 @@ def separation_rows(fit_pairs, new_pairs, fit_topics, new_topics, rng) -> list[t
         ("auroc_topic_left_out", auroc_of(left_out), _known(left_out)),
         ("auroc_logistic", auroc_of(logistic), _known(logistic)),
         ("auroc_shuffled_labels", auroc_shuffled(fh, fb, nh, nb, rng), n_new),
+        ("auroc_permuted_labels", auroc_permuted(fh, fb, nh, nb, rng), n_new),
         ("auroc_random_direction", auroc_random(nh, nb, rng), n_new),
         ("gap", gap(direction, nh, nb, rng), n_new),
         ("split_half_cosine", split_half_cosine(fh, fb, rng), n_fit),
@@ -140,7 +155,8 @@ def _known(scores: np.ndarray) -> int:
     return 2 * int((~np.isnan(scores).any(axis=0)).sum())
 
 
-def _gap(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+def standardized_gap(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Difference of means over an axis in pooled standard deviations; NaN without spread."""
     spread = np.sqrt((a.var(axis=axis, ddof=1) + b.var(axis=axis, ddof=1)) / 2)
     return (a.mean(axis=axis) - b.mean(axis=axis)) / np.where(spread > 0, spread, np.nan)
 
@@ -152,12 +168,15 @@ def gap(direction, hazardous, benign, rng) -> tuple[float, float, float]:
     """
     a, b = hazardous @ direction, benign @ direction
     if len(a) < 3:
-        return float(_gap(a, b)), np.nan, np.nan
+        return float(standardized_gap(a, b)), np.nan, np.nan
     rows = rng.integers(0, len(a), (RESAMPLES, len(a)))
-    return float(_gap(a, b)), *_central(_gap(a[rows], b[rows]))
+    return float(standardized_gap(a, b)), *central(standardized_gap(a[rows], b[rows]))
 
 
-def _central(values: np.ndarray) -> tuple[float, float]:
+def central(values: np.ndarray) -> tuple[float, float]:
+    """Ends of the central 95 % of draws; missing without any."""
+    if np.isnan(values).all():
+        return np.nan, np.nan
     low, high = np.nanquantile(values, (0.025, 0.975))
     return float(low), float(high)
 
@@ -171,7 +190,7 @@ def split_half_cosine(hazardous, benign, rng, draws: int = 100) -> tuple[float, 
     orders = rng.permuted(np.tile(np.arange(len(pairs)), (draws, 1)), axis=1)
     half = len(pairs) // 2
     found = cosine(pairs[orders[:, :half]].mean(axis=1), pairs[orders[:, half:]].mean(axis=1))
-    return float(found.mean()), *_central(found)
+    return float(found.mean()), *central(found)
 
 
 def cosine_between(first, second, rng, draws: int = 200) -> tuple[float, float, float]:
@@ -183,10 +202,15 @@ def cosine_between(first, second, rng, draws: int = 200) -> tuple[float, float, 
     """
     n = len(first)
     weights = rng.multinomial(n, np.full(n, 1 / n), size=draws) / n
-    spread = Z * _fisher(cosine(weights @ first, weights @ second)).std(ddof=1)
-    estimate = float(cosine(first.mean(axis=0), second.mean(axis=0)))
+    estimate = cosine(first.mean(axis=0), second.mean(axis=0))
+    return fisher_interval(estimate, cosine(weights @ first, weights @ second))
+
+
+def fisher_interval(estimate: float, draws: np.ndarray) -> tuple[float, float, float]:
+    """A cosine with the 95 % interval that is normal on Fisher's scale, spread as its draws are."""
+    spread = Z * np.nanstd(_fisher(draws), ddof=1)
     low, high = np.tanh(_fisher(estimate) + np.array((-spread, spread)))
-    return estimate, float(low), float(high)
+    return float(estimate), float(low), float(high)
 
 
 def _fisher(cosines) -> np.ndarray:

@@ -20,17 +20,30 @@ GRADES = ("refusal", "evasion", "hollow", "partial", "full", "degenerate", "miss
 LABELS = ("hazardous", "benign")
 SPLITS = ("fit", "select", "evaluate")
 LAYER_KINDS = ("attention", "recurrent")
-STATISTICS = (
+SEPARATION = (
     "auroc",
     "auroc_topic_left_out",
     "auroc_logistic",
     "auroc_shuffled_labels",
+    "auroc_permuted_labels",
     "auroc_random_direction",
     "gap",
     "split_half_cosine",
-    "cosine_next_layer",
 )
+STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
+# tables of the survey
+SURVEYS = ("sites", "geometry")
+GEOMETRY = (
+    "cosine",
+    "cosine_corrected",
+    "effective_directions",
+    "effective_directions_shuffled",
+    "topic_cosine",
+    "gap_slope",
+    "gap_late_middle",
+    "gap_monotone",
+)
 _MODEL_STAGES = ("probe", "select", "intervene", "cohere")
 CALIBRATION_STATISTICS = (
     "alpha",
@@ -93,6 +106,19 @@ def _interval(name, what):
         _number(name, what),
         _number(f"{name}_ci_low", f"lower end of the 95 % interval of {name}"),
         _number(f"{name}_ci_high", f"upper end of the 95 % interval of {name}"),
+    )
+
+
+def _estimate(statistics, what):
+    """The columns of a measured statistic, and of why there is none."""
+    return (
+        _text("statistic", "what was measured", nullable=True, allowed=statistics),
+        _number("estimate", what),
+        _number("ci_low", "lower end of the 95 % interval"),
+        _number("ci_high", "upper end of the 95 % interval"),
+        _count("n", "prompts behind it, both labels together"),
+        _text("status", "whether it ran", allowed=STATUSES),
+        REASON,
     )
 
 
@@ -209,6 +235,31 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("ci_low", "lower end of the 95 % interval"),
         _number("ci_high", "upper end of the 95 % interval"),
         _count("n", "prompts (both labels together) behind the estimate"),
+    ),
+    # the survey: every site, layer and moment; one row a statistic
+    "sites": (
+        *CELL,
+        _text("site", "where in the block: a kind of `phasescope.model.KINDS`"),
+        _count("layer", "block, counted from 0; empty: not run", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _text("position", "moment of prompt, thinking or answer", nullable=True),
+        *_estimate(SEPARATION, "AUROC, cosine: no unit; gap: pooled standard deviations"),
+    ),
+    # the survey: how directions lie to each other, over depth, sites and topics
+    "geometry": (
+        *CELL,
+        _text("site", "whose direction", nullable=True),
+        _count("layer", "its block; empty: over depth", nullable=True),
+        _text("other_site", "that it is compared with", nullable=True),
+        _count("other_layer", "its block", nullable=True),
+        _text("topic", "of a single topic's direction", nullable=True),
+        _text("position", "end of prompt or thinking", nullable=True),
+        *_estimate(
+            GEOMETRY,
+            "cosines, ratio, rank correlation: no unit; effective number of directions; slope: "
+            "pooled standard deviations over the whole depth",
+        ),
+        _number("reliability", "smaller split-half cosine of the two directions"),
     ),
     # the candidates of the direction selection
     "selection": (
