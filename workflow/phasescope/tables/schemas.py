@@ -33,7 +33,15 @@ SEPARATION = (
 STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
 # tables of the survey
-SURVEYS = ("sites", "geometry")
+SURVEYS = ("sites", "geometry", "channels")
+CHANNELS = (
+    "recurrent_state",
+    "conv_state",
+    "attention_keys",
+    "attention_values",
+    "residual after recurrent",
+    "residual after attention",
+)
 GEOMETRY = (
     "cosine",
     "cosine_corrected",
@@ -260,6 +268,20 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             "pooled standard deviations over the whole depth",
         ),
         _number("reliability", "smaller split-half cosine of the two directions"),
+    ),
+    # the survey: what is carried on from token to token, beside the residual stream
+    "channels": (
+        *CELL,
+        _text("channel", "what is read", allowed=CHANNELS),
+        _count("layer", "block; empty: not run", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _text("position", "end of prompt or thinking", nullable=True),
+        _count("dimension", "of the random projection that is read", nullable=True),
+        *_estimate(
+            (*SEPARATION, "auroc_above_residual"),
+            "AUROC and its difference from the residual stream's after the same layer: no unit; "
+            "gap: pooled standard deviations",
+        ),
     ),
     # the candidates of the direction selection
     "selection": (
