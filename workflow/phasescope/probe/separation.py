@@ -78,9 +78,7 @@ def logistic_scores(fit_pairs, new_pairs, fit_topics, new_topics) -> np.ndarray:
         own = np.isin(new_topics, held)
         if not rows.any():
             continue
-        model = LogisticRegression(C=1.0, max_iter=200).fit(
-            fit[rows] / scale, labels[rows]
-        )
+        model = LogisticRegression(C=1.0, max_iter=200).fit(fit[rows] / scale, labels[rows])
         scores[:, own] = model.decision_function(new / scale).reshape(2, -1)[:, own]
     return scores
 

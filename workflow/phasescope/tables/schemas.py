@@ -33,7 +33,17 @@ SEPARATION = (
 STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
 # tables of the survey
-SURVEYS = ("sites", "geometry", "channels")
+SURVEYS = ("sites", "geometry", "channels", "routing")
+ROUTING = (
+    "selection_rate",
+    "router_weight",
+    "saliency",
+    "dead_share",
+    "rate_difference",
+    "saliency_difference",
+    "expert_overlap",
+    "expert_overlap_by_chance",
+)
 CHANNELS = (
     "recurrent_state",
     "conv_state",
@@ -281,6 +291,25 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             (*SEPARATION, "auroc_above_residual"),
             "AUROC and its difference from the residual stream's after the same layer: no unit; "
             "gap: pooled standard deviations",
+        ),
+    ),
+    # the survey: what routers select on hazardous, benign and neutral text
+    "routing": (
+        *CELL,
+        _text(
+            "text",
+            "prompts up to the answer, or right answers to benign prompts (neutral); empty: both",
+            nullable=True,
+            allowed=(*LABELS, "neutral"),
+        ),
+        _text("span", "tokens of a difference: prompt, or one moment", nullable=True),
+        _count("layer", "block", nullable=True),
+        _count("expert", "number in its block", nullable=True),
+        _text("topic", "of an overlap", nullable=True),
+        *_estimate(
+            ROUTING,
+            "share of tokens, of experts (dead_share, expert_overlap); router_weight: mean per "
+            "token; saliency: mean of router weight x output norm per token",
         ),
     ),
     # the candidates of the direction selection
