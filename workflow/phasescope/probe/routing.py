@@ -224,8 +224,9 @@ def _overlap_rows(subject, timeline, found, decided, rng) -> Iterator[dict]:
     """By topic: do the experts that its hazard calls also hold its knowledge?
 
     Safety experts: in each layer the k with the largest rise of the selection rate from the topic's
-    benign to its hazardous prompts, at the token before the answer. Knowledge experts: the k with the largest rise from all other
-    topics' right answers to the topic's own. Their shared share, and what chance gives.
+    benign to its hazardous prompts, at the token before the answer. Knowledge experts: the k with
+    the largest rise from all other topics' right answers to the topic's own. Their shared share,
+    and what chance gives.
     """
     counted = {len(own.tokens) for own in (found.get("neutral", found["benign"]), *decided)}
     if "neutral" not in found or counted != {len(timeline.topics)}:
@@ -254,7 +255,9 @@ def _overlap_rows(subject, timeline, found, decided, rng) -> Iterator[dict]:
         draws = np.array([share(r) for r in rng.choice(rows, (100, len(rows)))])
         value = share(rows)
         low, high = central(draws)
-        interval = (value, min(low, value), max(high, value))
+        # few pairs resample to themselves: never narrower than as many slots as there are
+        _, least, most = stats.wilson(value * k * safety.shape[1], k * safety.shape[1])
+        interval = (value, min(low, least), max(high, most))
         yield _row("expert_overlap", interval, 2 * len(rows), topic=str(topic))
     chance = k / experts
     layers = safety.shape[1]

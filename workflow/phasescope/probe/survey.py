@@ -6,6 +6,7 @@ from pathlib import Path
 from phasescope.behave import Subject
 from phasescope.probe.channels import channel_rows
 from phasescope.probe.geometry import geometry_rows
+from phasescope.probe.patching import patching_rows
 from phasescope.probe.routing import routing_rows
 from phasescope.probe.sites import site_rows
 
@@ -13,6 +14,7 @@ from phasescope.probe.sites import site_rows
 _TABLES: dict[str, Callable[[Subject, Path, int], list[dict]]] = {
     "sites": lambda subject, openings, seed: site_rows(subject, seed),
     "channels": lambda subject, openings, seed: channel_rows(subject, seed),
+    "patching": lambda subject, openings, seed: patching_rows(subject, openings),
     "routing": lambda subject, openings, seed: routing_rows(subject, seed),
     "geometry": lambda subject, openings, seed: geometry_rows(subject, seed),
 }

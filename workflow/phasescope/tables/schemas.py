@@ -33,7 +33,7 @@ SEPARATION = (
 STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
 # tables of the survey
-SURVEYS = ("sites", "geometry", "channels", "routing")
+SURVEYS = ("sites", "geometry", "channels", "routing", "patching")
 ROUTING = (
     "selection_rate",
     "router_weight",
@@ -310,6 +310,28 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             ROUTING,
             "share of tokens, of experts (dead_share, expert_overlap); router_weight: mean per "
             "token; saliency: mean of router weight x output norm per token",
+        ),
+    ),
+    # the survey: from which token and layer a matched prompt's activations flip the answer
+    "patching": (
+        *CELL,
+        _text(
+            "way",
+            "whose activations went where",
+            nullable=True,
+            allowed=("hazardous into benign", "benign into hazardous"),
+        ),
+        _text("site", "where in the block", nullable=True, allowed=("residual", "mixer")),
+        _count("layer", "block", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _count(
+            "token_first", "first token patched; 0 is the last before the answer", nullable=True
+        ),
+        _count("token_last", "last token patched", nullable=True),
+        *_estimate(
+            ("flipped", "recovered", "earliest_flip"),
+            "flipped: share of answers; recovered: share of the log-odds between the two prompts; "
+            "earliest_flip: share flipped at the first place that flips half",
         ),
     ),
     # the candidates of the direction selection
