@@ -2,7 +2,7 @@
 
 Activation patching as in causal tracing (Meng et al. 2022; Zhang and Nanda 2024): a prompt runs
 with the activations of its matched partner at one site, layer and token, and the outcome is the
-log-odds of refusal at the first answer token. Both ways: hazardous into benign, benign into hazardous.
+log-odds of refusal at the first answer token. Both ways: hazardous into benign, and back.
 """
 
 from collections.abc import Iterator, Sequence

@@ -9,6 +9,7 @@ from phasescope.probe.geometry import geometry_rows
 from phasescope.probe.patching import patching_rows
 from phasescope.probe.routing import routing_rows
 from phasescope.probe.sites import site_rows
+from phasescope.probe.trajectories import trajectory_rows
 
 # table -> its rows, from a subject, the path of its refusal openings, and the seed
 _TABLES: dict[str, Callable[[Subject, Path, int], list[dict]]] = {
@@ -16,6 +17,7 @@ _TABLES: dict[str, Callable[[Subject, Path, int], list[dict]]] = {
     "channels": lambda subject, openings, seed: channel_rows(subject, seed),
     "patching": lambda subject, openings, seed: patching_rows(subject, openings),
     "routing": lambda subject, openings, seed: routing_rows(subject, seed),
+    "trajectories": lambda subject, openings, seed: trajectory_rows(subject, seed),
     "geometry": lambda subject, openings, seed: geometry_rows(subject, seed),
 }
 

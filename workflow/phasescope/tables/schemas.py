@@ -33,7 +33,7 @@ SEPARATION = (
 STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
 # tables of the survey
-SURVEYS = ("sites", "geometry", "channels", "routing", "patching")
+SURVEYS = ("sites", "geometry", "channels", "routing", "patching", "trajectories")
 ROUTING = (
     "selection_rate",
     "router_weight",
@@ -332,6 +332,24 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             ("flipped", "recovered", "earliest_flip"),
             "flipped: share of answers; recovered: share of the log-odds between the two prompts; "
             "earliest_flip: share flipped at the first place that flips half",
+        ),
+    ),
+    # the survey: token by token through the answer
+    "trajectories": (
+        *CELL,
+        _text(
+            "condition",
+            "whose answers; forced: hazardous, the first tokens made to comply",
+            nullable=True,
+            allowed=(*LABELS, "forced"),
+        ),
+        _count("layer", "block; empty: all together", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _count("step", "token of the answer, from 0; -1: the last before it", nullable=True),
+        *_estimate(
+            ("projection", "safety_expert_rate", "refusal_returns", "change_point"),
+            "projection: 0 at the benign, 1 at the hazardous mean before the answer; rates: share; "
+            "change_point: step at which safety experts come back",
         ),
     ),
     # the candidates of the direction selection
