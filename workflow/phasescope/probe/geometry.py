@@ -77,8 +77,11 @@ def _pairs_of_places(differences: np.ndarray, rng, wanted) -> Iterator[tuple]:
         reliability = float(min(found.reliability[i], found.reliability[j]))
         value = fisher_interval(found.cosine[i, j], raw[:, i, j])
         yield i, j, "cosine", value, reliability, None
-        if reliability < MIN_RELIABILITY:
-            reason = f"split-half reliability {reliability:.2f}, needed {MIN_RELIABILITY}"
+        # where most resamples fall below, the interval would be that of the lucky ones
+        if reliability < MIN_RELIABILITY or np.isnan(corrected[:, i, j]).mean() > 0.5:
+            reason = (
+                f"split-half reliability {reliability:.2f}, needed {MIN_RELIABILITY} throughout"
+            )
             yield i, j, "cosine_corrected", None, reliability, reason
         else:
             value = fisher_interval(found.corrected[i, j], corrected[:, i, j])
