@@ -91,6 +91,17 @@ def test_skip_leaves_out_models_and_cells(project, skip, left):
     assert "key 'skip'" in _by_name(found)["small/8"]["reason"]
 
 
+def test_the_survey_runs_where_it_is_named(project):
+    """If it failed, a survey that nobody asked for would cost hours."""
+    assert planned().running("survey") == []
+    assert "survey" not in _by_name(planned())["small/16"]["stages_run"]
+    found = planned(survey=["sites", "patching"])
+    assert found.running("survey") == found.running("probe") and found.running("survey")
+    assert "survey" in _by_name(found)["small/8"]["stages_run"]
+    tight = found.cell("small", "16")
+    assert tight.mem_mb("survey") > tight.mem_mb("probe")
+
+
 def test_calibration_sets_are_compared_where_named_from_16_bit(project):
     """If it failed, the demo would lose its ten minutes, or a rounded model be rounded again."""
     assert planned().running("calibration_sets") == []

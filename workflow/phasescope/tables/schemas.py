@@ -360,6 +360,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("ablated_refusal_nats", "log-odds of refusal, hazardous, direction ablated"),
         _number("induced_refusal_nats", "log-odds of refusal, benign, direction added"),
         _number("benign_kl_nats", "divergence on benign prompts, direction ablated"),
+        _number("cosmic_score", "cosines that addition and ablation give (COSMIC), -2 to 2"),
+        _flag("cosmic_best", "largest such score at its position", nullable=True),
         _flag("qualifies", "meets every constraint"),
         _flag("chosen", "the direction that the designs use"),
         _text("status", "whether a direction was chosen", allowed=STATUSES),
