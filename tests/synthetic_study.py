@@ -117,8 +117,8 @@ class SyntheticStudy:
                 auroc = min(1.0, 0.5 + (top - 0.5) * signal + self.rng.normal(0, 0.01))
                 found = {
                     "auroc": (auroc, 0.06 * (1.02 - auroc) + 0.02),
-                    "auroc_shuffled_labels": (0.5 + self.rng.normal(0, 0.02), 0.07),
-                    "auroc_random_direction": (0.5 + self.rng.normal(0, 0.03), 0.09),
+                    "auroc_permuted_labels": (0.55 + self.rng.normal(0, 0.02), 0.07),
+                    "auroc_random_direction": (0.57 + self.rng.normal(0, 0.03), 0.09),
                     "gap": (6 * signal * (top - 0.5), 0.4),
                     "split_half_cosine": (0.3 + 0.65 * signal, 0.08),
                     "cosine_next_layer": (0.5 + 0.4 * depth, 0.1),

@@ -126,6 +126,9 @@ class Scores:
     def benign_kl(self, edit):
         return self._next("kl")
 
+    def cosmic(self, addition, ablation):
+        return -1.0 * next(iter(addition.vectors))  # the lowest layer has the largest
+
 
 SELECTIONS = {
     "least refusal": ({"ablated": [3, -4, -2]}, 1),
@@ -148,6 +151,7 @@ def test_selection_keeps_its_constraints(source, thresholds, case):
     assert [r["layer"] for r in rows if r["chosen"]] == ([] if layer is None else [layer])
     assert chosen == (None if layer is None else Selected(layer, LAST_PROMPT))
     assert frame_of("selection", rows)["status"].eq("run").all()
+    assert [r["layer"] for r in rows if r["cosmic_best"]] == [0]
     if layer is None:
         assert "3 candidates" in reason and "1.00 nats" in reason and "0.000 nats" in reason
 

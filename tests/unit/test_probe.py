@@ -13,6 +13,7 @@ from phasescope.probe import (
     probe_rows,
     read_activations,
     save_activations,
+    separation,
 )
 from phasescope.tables import frame_of
 
@@ -29,11 +30,18 @@ def planted(pairs: int, size: float, seed: int) -> Activations:
     return Activations(("last_prompt",), values.astype(np.float32), present)
 
 
+def topics(*pairs: int) -> tuple[np.ndarray, ...]:
+    """Ten topics in turn."""
+    return tuple(np.arange(n) % 10 for n in pairs)
+
+
 @pytest.fixture(scope="module")
 def rows():
     return frame_of(
         "probes",
-        probe_rows(planted(200, PLANTED, 0), planted(100, PLANTED, 1), KINDS, seed=0),
+        probe_rows(
+            planted(200, PLANTED, 0), planted(100, PLANTED, 1), topics(200, 100), KINDS, seed=0
+        ),
     ).set_index(["layer", "statistic"])
 
 
@@ -71,12 +79,71 @@ def test_noise_shows_nothing(rows):
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_controls_sit_around_one_half(rows, layer):
+def test_controls_stay_near_one_half(rows, layer):
     """If it failed, the controls would not show what fitting to noise alone gives."""
-    for control in ("auroc_shuffled_labels", "auroc_random_direction"):
+    for control in (
+        "auroc_shuffled_labels",
+        "auroc_permuted_labels",
+        "auroc_random_direction",
+    ):
         found = rows.loc[(layer, control)]
-        assert found["ci_low"] < 0.5 < found["ci_high"]
-        assert abs(found["estimate"] - 0.5) < 0.2
+        assert 0.5 <= found["ci_low"] < found["estimate"] < found["ci_high"] <= 1
+        assert found["estimate"] < 0.7
+
+
+def test_controls_are_folded():
+    """If it failed, a control that reads labels perfectly backwards would pass for no signal."""
+    rng, n = np.random.default_rng(0), 40
+    feature = 9 * DIRECTION
+    hazardous = rng.standard_normal((n, WIDTH)) + feature
+    benign = rng.standard_normal((n, WIDTH)) - feature
+    found = separation.auroc_shuffled(hazardous, benign, hazardous, benign, rng)
+    plain = [
+        roc_auc_score(
+            [1] * n + [0] * n, np.concatenate([hazardous, benign]) @ (s @ (hazardous - benign))
+        )
+        for s in rng.choice((-1.0, 1.0), size=(50, n))
+    ]
+    assert np.min(plain) < 0.1 and np.max(plain) > 0.9
+    assert found[0] > 0.9 and found[1] >= 0.5
+    # the feature stays, what it is called does not
+    permuted = separation.auroc_permuted(hazardous, benign, hazardous, benign, rng)
+    assert 0.5 <= permuted[1] < permuted[0] < 0.65
+    np.testing.assert_allclose(separation.folded(np.array([0.0, 0.4, 0.5, 1.0])), [1, 0.6, 0.5, 1])
+
+
+def test_a_topic_is_never_judged_by_itself():
+    """If it failed, a memorized topic would read as a signal of hazard as such."""
+    rng = np.random.default_rng(3)
+    topic = np.arange(60) % 6
+    own = 8 * rng.standard_normal((6, WIDTH))  # hazard lies elsewhere in every topic
+    pairs = own[topic] + rng.standard_normal((60, WIDTH)), rng.standard_normal((60, WIDTH))
+    fit, new = tuple(x[:30] for x in pairs), tuple(x[30:] for x in pairs)
+    found = {
+        name: estimate
+        for name, (estimate, *_), _ in separation.separation_rows(
+            fit, new, topic[:30], topic[30:], rng
+        )
+    }
+    assert found["auroc"] > 0.95
+    assert found["auroc_topic_left_out"] < 0.8 and found["auroc_logistic"] < 0.8
+    shared = pairs[1] + 8 * DIRECTION
+    rows = separation.separation_rows(
+        (shared[:30], pairs[1][:30]), (shared[30:], pairs[1][30:]), topic[:30], topic[30:], rng
+    )
+    found = {name: estimate for name, (estimate, *_), _ in rows}
+    assert found["auroc_topic_left_out"] > 0.99 and found["auroc_logistic"] > 0.99
+
+
+def test_one_topic_alone_gives_no_estimate():
+    """If it failed, a table with a single topic would be judged by the topic it was fitted on."""
+    one = np.zeros(200, dtype=int)
+    frame = frame_of(
+        "probes",
+        probe_rows(planted(200, PLANTED, 0), planted(100, PLANTED, 1), (one, one[:100]), KINDS, 0),
+    )
+    rows = frame[frame["statistic"].isin(["auroc_topic_left_out", "auroc_logistic"])]
+    assert len(rows) == 6 and rows["estimate"].isna().all() and (rows["n"] == 0).all()
 
 
 def test_cosine_between_layers(rows):
@@ -94,15 +161,19 @@ def test_cosine_between_layers(rows):
 def test_same_seed_same_rows(rows):
     """If it failed, two runs of one study would give two tables."""
     data = planted(30, 1.0, 0), planted(20, 1.0, 1)
-    assert probe_rows(*data, KINDS, 0) == probe_rows(*data, KINDS, 0)
-    assert probe_rows(*data, KINDS, 0) != probe_rows(*data, KINDS, 1)
+    assert probe_rows(*data, topics(30, 20), KINDS, 0) == probe_rows(
+        *data, topics(30, 20), KINDS, 0
+    )
+    assert probe_rows(*data, topics(30, 20), KINDS, 0) != probe_rows(
+        *data, topics(30, 20), KINDS, 1
+    )
 
 
 @pytest.mark.filterwarnings("ignore::scipy.stats.DegenerateDataWarning")
 def test_too_few_pairs_give_no_row():
     """If it failed, three pairs would be reported as a measurement."""
-    assert not probe_rows(planted(3, 1.0, 0), planted(50, 1.0, 1), KINDS, 0)
-    assert probe_rows(planted(4, 1.0, 0), planted(4, 1.0, 1), KINDS, 0)
+    assert not probe_rows(planted(3, 1.0, 0), planted(50, 1.0, 1), topics(3, 50), KINDS, 0)
+    assert probe_rows(planted(4, 1.0, 0), planted(4, 1.0, 1), topics(4, 4), KINDS, 0)
 
 
 def _answer(tokens: int, thinking: int, finished: bool, thought: bool | None = None) -> Answer:

@@ -6,7 +6,7 @@ from phasescope.errors import PhasescopeError
 from phasescope.study import STAGE_TABLES, plan_study
 from phasescope.tables import frame_of
 
-STAGES = [s for s in STAGE_TABLES if s != "calibration_sets"]
+STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey")]
 HEADER = (
     "id\thuggingface_id\tfolder\tparameters_total_billion\tparameters_active_billion\t"
     "architecture\tdeveloper\tlayers\thidden_size\tthinking\tquantized_4\tprompts"
@@ -89,6 +89,17 @@ def test_skip_leaves_out_models_and_cells(project, skip, left):
     found = planned(skip=[skip])
     assert [c.name for c in found.running("probe")] == left
     assert "key 'skip'" in _by_name(found)["small/8"]["reason"]
+
+
+def test_the_survey_runs_where_it_is_named(project):
+    """If it failed, a survey that nobody asked for would cost hours."""
+    assert planned().running("survey") == []
+    assert "survey" not in _by_name(planned())["small/16"]["stages_run"]
+    found = planned(survey=["sites", "patching"])
+    assert found.running("survey") == found.running("probe") and found.running("survey")
+    assert "survey" in _by_name(found)["small/8"]["stages_run"]
+    tight = found.cell("small", "16")
+    assert tight.mem_mb("survey") > tight.mem_mb("probe")
 
 
 def test_calibration_sets_are_compared_where_named_from_16_bit(project):

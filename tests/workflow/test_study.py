@@ -54,6 +54,12 @@ def test_again_does_nothing(finished):
     assert "Nothing to be done" in result.stdout, result.stdout
 
 
+def test_a_survey_is_one_job_a_cell_and_spares_the_rest(finished):
+    """If it failed, asking for one more table would measure every cell again."""
+    found = finished.would_run("--config", 'survey=["sites","patching"]')
+    assert found["survey"] == 2 and not set(CELL_RULES) & set(found)
+
+
 def test_console_names_the_report_and_no_traceback(finished):
     """If it failed, a newcomer would not know where to look."""
     text = finished.path("console.txt").read_text()

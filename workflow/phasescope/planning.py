@@ -7,7 +7,7 @@ import pandas as pd
 from phasescope.errors import PhasescopeError
 from phasescope.jobs import provenance
 from phasescope.matrix import Cell, free_disk, missing_bytes, peak_bytes, shortage
-from phasescope.study import STAGE_TABLES, StudyPlan
+from phasescope.study import StudyPlan
 from phasescope.tables import atomic_file, frame_of, write_table
 
 _FORMATS = (".parquet", ".tsv")
@@ -22,7 +22,7 @@ def text(study: StudyPlan) -> str:
     """The whole plan: machine, one line a cell, disk, what rests on what, and the summary."""
     machine = study.cells[0].machine
     backend = "Metal" if machine.metal else "CPU, weights in float32"
-    head = f"{'cell, GB':<26}{'weights':>9}" + "".join(f"{s:>11}" for s in STAGE_TABLES)
+    head = f"{'cell, GB':<26}{'weights':>9}" + "".join(f"{s:>11}" for s in study.cells[0].stages)
     return "\n".join(
         [
             f"Machine: {machine.name}, {backend}: {gigabytes(machine.usable_bytes)} GB usable "

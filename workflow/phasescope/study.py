@@ -25,6 +25,7 @@ from phasescope.matrix import (
     validated_config,
 )
 from phasescope.prompts import PromptTable, read_prompts
+from phasescope.tables.schemas import SURVEYS
 from phasescope.world import WORLDS
 
 # stages of a cell in run order, and the tables each makes (intervene: one a design)
@@ -34,6 +35,7 @@ STAGE_TABLES = {
     "select": ("selection",),
     "intervene": (),
     "cohere": ("coherence", "behavior"),
+    "survey": (),  # the tables that the configuration names
     "calibration_sets": ("calibration_sets",),  # where the configuration names sets, at 16 bit
 }
 STUDY_TABLES = (
@@ -46,6 +48,7 @@ STUDY_TABLES = (
     "coherence",
     "behavior",
     "calibration_sets",
+    *SURVEYS,
     "phases",
 )
 # of a study that trains its organisms first, and so knows the truth
@@ -104,7 +107,8 @@ class StudyPlan:
     def stages(self, cell: Cell) -> list[str]:
         """Stages that a cell has, in run order, whether or not something stops them."""
         compares = self.config["calibration_sets"] and cell.precision == "16"
-        return [s for s in STAGE_TABLES if s != "calibration_sets" or compares]
+        wanted = {"calibration_sets": compares, "survey": self.config["survey"]}
+        return [s for s in STAGE_TABLES if wanted.get(s, True)]
 
     def running(self, stage: str) -> list[Cell]:
         """Cells that run a stage."""

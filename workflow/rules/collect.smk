@@ -5,6 +5,7 @@
 
 rule collect:
     input:
+        **survey_tables(),
         checkpoints=[
             f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")
         ],
@@ -17,6 +18,7 @@ rule collect:
         behavior=study_tables("cohere", "behavior"),
         calibration_sets=study_tables("calibration_sets", "calibration_sets"),
     output:
+        **{name: f"{RESULTS}/{name}.parquet" for name in studies.SURVEYS},
         cells=f"{RESULTS}/cells.parquet",
         audit=f"{RESULTS}/audit.parquet",
         tensors=f"{RESULTS}/tensors.parquet",

@@ -113,6 +113,11 @@ def study_tables(stage, name):
     return [f"{RESULTS}/{cell.name}/{stage}/{name}.parquet" for cell in PLAN.running(stage)]
 
 
+def survey_tables():
+    """Paths of the survey's tables of all cells that run it, by table."""
+    return {name: study_tables("survey", name) for name in PLAN.config["survey"]}
+
+
 def design_tables():
     """Paths of the tables of all designs of all cells that run them."""
     return [
@@ -126,7 +131,9 @@ def model_tables(model):
     """Everything that the cells of one model make."""
     paths = []
     for stage, names in studies.STAGE_TABLES.items():
-        names = PLAN.config["designs"] if stage == "intervene" else names
+        names = {"intervene": PLAN.config["designs"], "survey": PLAN.config["survey"]}.get(
+            stage, names
+        )
         paths += [
             f"{RESULTS}/{cell.name}/{stage}/{name}.parquet"
             for cell in PLAN.running(stage)

@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from phasescope.jobs import job, provenance
+from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 
 JOINED = (
@@ -18,6 +19,7 @@ JOINED = (
     "coherence",
     "behavior",
     "calibration_sets",
+    *SURVEYS,
 )
 
 

@@ -12,7 +12,13 @@ with job(snakemake):
     cell = CellJob(snakemake)
     fit = read_activations(cell.subject, "fit")
     evaluate = read_activations(cell.subject, "evaluate")
-    rows = probe_rows(fit, evaluate, cell.subject.lm.layer_kinds, cell.settings["seed"])
+    rows = probe_rows(
+        fit,
+        evaluate,
+        (cell.subject.topics("fit"), cell.subject.topics("evaluate")),
+        cell.subject.lm.layer_kinds,
+        cell.settings["seed"],
+    )
     try:
         openings = find_openings(cell.subject.answers("fit", need_tokens=True))
     except NotRun as reason:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from phasescope.behave.generation import Condition, Decoding, generate, nothing_read
@@ -50,6 +51,10 @@ class Subject:
         """Prompts of a split, hazardous rows first, then their benign partners in one order."""
         rows = self._splits[split]
         return rows if label is None else rows[rows["label"] == label].reset_index(drop=True)
+
+    def topics(self, split: str) -> np.ndarray:
+        """Topic of each matched pair of a split: the category of its benign prompt."""
+        return self.prompts(split, "benign")["category"].to_numpy()
 
     def rendered(self, split: str, label: str | None = None, *, thinking: bool) -> list[list[int]]:
         """Token ids of the prompts of a split; without thinking: an empty thinking block."""

@@ -11,6 +11,7 @@ from scipy.special import log_softmax
 from phasescope.behave import Openings, Subject, score_auroc
 from phasescope.errors import NotRun
 from phasescope.intervene.activations import Ablation, Addition
+from phasescope.intervene.cosmic import Cosmic
 from phasescope.intervene.directions import Selected, Source, unit
 from phasescope.intervene.edits import Edit, applied
 from phasescope.model import next_token_logits
@@ -28,6 +29,7 @@ class Scorer:
             label: subject.decided("select", label) for label in ("hazardous", "benign")
         }
         self._plain = {label: self._logits(label) for label in self.prompts}
+        self._cosmic = Cosmic(subject)
 
     def _logits(self, label: str) -> np.ndarray:
         return next_token_logits(
@@ -48,6 +50,10 @@ class Scorer:
         p = log_softmax(self._plain["benign"].astype(np.float64), axis=1)
         q = log_softmax(self._under("benign", edit).astype(np.float64), axis=1)
         return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    def cosmic(self, addition: Edit, ablation: Edit) -> float:
+        """COSMIC's score of a direction, by its addition and its ablation."""
+        return self._cosmic.score(addition, ablation)
 
     def _under(self, label: str, edit: Edit | None) -> np.ndarray:
         if edit is None:
@@ -83,6 +89,10 @@ def select_direction(
         for layer in range(n_layers - 1):
             if layer < thresholds["max_layer_share"] * n_layers:
                 rows.append(_candidate(scorer, source, position, layer, n_layers, thresholds))
+    for position in sources:  # beside the choice, for comparison
+        own = [r for r in rows if r["position"] == position]
+        for row in own:
+            row["cosmic_best"] = row is max(own, key=lambda r: r["cosmic_score"])
     good = [r for r in rows if r["qualifies"]]
     if not good:
         return rows, None, _why_none(rows, thresholds)
@@ -94,14 +104,14 @@ def select_direction(
 def _candidate(scorer, source, position, layer, n_layers, thresholds) -> dict:
     vector = source.differences[layer]
     ablation = ablation_everywhere(vector, range(n_layers - 1))
+    addition = Addition("residual", {layer: vector[None]})
     row = {
         "layer": layer,
         "position": position,
         "ablated_refusal_nats": scorer.refusal("hazardous", ablation),
-        "induced_refusal_nats": scorer.refusal(
-            "benign", Addition("residual", {layer: vector[None]})
-        ),
+        "induced_refusal_nats": scorer.refusal("benign", addition),
         "benign_kl_nats": scorer.benign_kl(ablation),
+        "cosmic_score": scorer.cosmic(addition, ablation),
         "chosen": False,
         "status": "run",
     }

@@ -12,7 +12,9 @@ from phasescope.matrix.sources import Source
 from phasescope.matrix.weights import Weights, from_sheet, weights_of
 from phasescope.matrix.workload import Prompts, Workload
 
-COMPARING = "calibration_sets"  # a stage beside the others, where the configuration asks for it
+# stages beside the others, where the configuration asks for them
+COMPARING, SURVEY = "calibration_sets", "survey"
+_SURVEY_BYTES = 2e9  # activations that it keeps beside what the probe needs, and works on
 _WORKING_SHARE = 0.10  # beside the weights, where only the number of parameters is known
 _FIXED_BYTES = 1.5e9
 _WEIGHT_EDIT = "weight-projection"  # the design that edits weights, and keeps the originals beside
@@ -68,12 +70,14 @@ class Cell:
         return math.ceil(needed / 1e6)
 
     def _bytes(self, stage: str) -> float:
+        if stage == SURVEY:
+            return self.stages["probe"] + _SURVEY_BYTES
         return self.comparing_bytes if stage == COMPARING else self.stages[stage]
 
     def reason(self, stage: str) -> str | None:
         """Why a stage cannot run on the machine, or None when it and those before it fit."""
-        chain = (*STAGES, COMPARING)
-        before = ("probe",) if stage == COMPARING else chain[: chain.index(stage)]
+        beside = stage in (COMPARING, SURVEY)
+        before = ("probe",) if beside else STAGES[: STAGES.index(stage)]
         # without a probe nothing is measured: then nothing is quantized either
         if max(map(self._bytes, (*before, stage, "probe"))) <= self.usable_bytes:
             return None

@@ -5,18 +5,34 @@ from phasescope.model.channels import Channels, Inputs, channels_of, modules_of,
 from phasescope.model.loading import ORGANISM_PARAMETERS, LanguageModel, load_model, to_float32
 from phasescope.model.recording import (
     batches,
+    by_length,
     log_distributions,
     next_token_logits,
+    observed_batches,
     record,
+    record_sites,
+    recorded_batches,
     right_padded,
     token_log_probabilities,
 )
-from phasescope.model.routing import n_experts, routes, selections, top_k
-from phasescope.model.sites import Site, bare_block, replaced, tapped, writers
+from phasescope.model.routing import n_experts, routed, routes, selections, top_k
+from phasescope.model.sites import (
+    KINDS,
+    Site,
+    bare_block,
+    layers_with,
+    replaced,
+    router,
+    tapped,
+    writers,
+)
+from phasescope.model.states import STATES, record_states
 
 __all__ = [
     "ADAPTERS",
+    "KINDS",
     "ORGANISM_PARAMETERS",
+    "STATES",
     "Adapter",
     "Channels",
     "Inputs",
@@ -25,16 +41,24 @@ __all__ = [
     "adapter_for",
     "bare_block",
     "batches",
+    "by_length",
     "channels_of",
+    "layers_with",
     "load_model",
     "log_distributions",
     "modules_of",
     "n_experts",
     "next_token_logits",
+    "observed_batches",
     "read_inputs",
     "record",
+    "record_sites",
+    "record_states",
+    "recorded_batches",
     "replaced",
     "right_padded",
+    "routed",
+    "router",
     "routes",
     "selections",
     "tapped",

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import mlx.nn as nn
 
 from phasescope.errors import PhasescopeError
+from phasescope.model import places
+from phasescope.model.places import Place, Places
 
 
 class Feed(NamedTuple):
@@ -27,12 +29,15 @@ class Adapter:
     `owner` holds the head and the stack of blocks; `mixers` maps the attribute of a block that
     mixes tokens to its kind ('attention' or 'recurrent'); `feeds` are the channels through which
     factors pass without changing what a block computes, where the block has these modules;
+    `sites` are the places of its blocks by kind of site, and `silent` the modules that hold none;
     `feed_forward` is the attribute that holds its MLP or experts.
     """
 
     owner: str
     mixers: dict[str, str]
     feeds: tuple[Feed, ...]
+    sites: Places
+    silent: tuple[str, ...]
     feed_forward: str = "mlp"
 
     def owner_of(self, model: nn.Module) -> nn.Module:
@@ -42,6 +47,26 @@ class Adapter:
     def mixer_of(self, block: nn.Module) -> str:
         """Name of the attribute that mixes tokens in this block."""
         return next(name for name in self.mixers if name in block)
+
+    def place_of(self, block: nn.Module, kind: str) -> Place | None:
+        """Where a block has a kind of site; None where this block has no such module.
+
+        'mixer' is what its mixer makes, be it attention or recurrent.
+        """
+        if kind == "mixer":
+            return Place(self.mixer_of(block))
+        place = self.sites.get(kind)
+        if place is None or module_at(block, place.module) is None:
+            return None
+        return place
+
+    def unmapped(self, block: nn.Module) -> list[str]:
+        """Modules of a block that are neither a site nor known to hold none, by path.
+
+        A new version of mlx-lm that moves or adds a module shows here.
+        """
+        known = {place.module for place in self.sites.values()} | {*self.silent, *self.mixers}
+        return sorted(name for name, _ in block.named_modules() if name not in known)
 
     def router_of(self, block: nn.Module) -> nn.Module | None:
         """The module of a block that routes tokens to experts, or None in a dense block."""
@@ -59,6 +84,16 @@ class Adapter:
         return found + (
             [experts["shared_expert"]["down_proj"]] if "shared_expert" in experts else []
         )
+
+
+def module_at(block: nn.Module, path: str) -> nn.Module | None:
+    """The module at a dotted path inside a block ('' is the block itself), or None."""
+    found = block
+    for name in filter(None, path.split(".")):
+        if name not in found:
+            return None
+        found = found[name]
+    return found
 
 
 def _under(place: str, *names: str) -> tuple[str, ...]:
@@ -102,10 +137,39 @@ _EXPERTS = (
 )
 
 _HYBRID_MIXERS = {"linear_attn": "recurrent", "self_attn": "attention"}
-_HYBRID = Adapter("language_model", _HYBRID_MIXERS, (*_RECURRENT, *_ATTENTION, *_GATED_MLP))
-_HYBRID_MOE = Adapter("language_model", _HYBRID_MIXERS, (*_RECURRENT, *_ATTENTION, *_SHARED_EXPERT))
-_PLAIN = Adapter("", {"self_attn": "attention"}, (*_ATTENTION, *_GATED_MLP))
-_MINIMAX = Adapter("", {"self_attn": "attention"}, (*_ATTENTION, *_EXPERTS), "block_sparse_moe")
+_HYBRID_SITES = places.BLOCK | places.RECURRENT | places.ATTENTION
+_HYBRID_SILENT = (*places.RECURRENT_SILENT, *places.ATTENTION_SILENT)
+_PLAIN_SITES = places.BLOCK | places.ATTENTION
+
+_HYBRID = Adapter(
+    "language_model",
+    _HYBRID_MIXERS,
+    (*_RECURRENT, *_ATTENTION, *_GATED_MLP),
+    _HYBRID_SITES | places.MLP,
+    (*_HYBRID_SILENT, *places.MLP_SILENT),
+)
+_HYBRID_MOE = Adapter(
+    "language_model",
+    _HYBRID_MIXERS,
+    (*_RECURRENT, *_ATTENTION, *_SHARED_EXPERT),
+    _HYBRID_SITES | places.experts("mlp") | places.SHARED,
+    (*_HYBRID_SILENT, *places.experts_silent("mlp"), *places.SHARED_SILENT),
+)
+_PLAIN = Adapter(
+    "",
+    {"self_attn": "attention"},
+    (*_ATTENTION, *_GATED_MLP),
+    _PLAIN_SITES | places.MLP,
+    (*places.ATTENTION_SILENT, *places.MLP_SILENT),
+)
+_MINIMAX = Adapter(
+    "",
+    {"self_attn": "attention"},
+    (*_ATTENTION, *_EXPERTS),
+    _PLAIN_SITES | places.experts("block_sparse_moe"),
+    (*places.ATTENTION_SILENT, *places.experts_silent("block_sparse_moe")),
+    "block_sparse_moe",
+)
 
 # by config.json's model_type
 ADAPTERS = {

@@ -1,12 +1,13 @@
 """Recording activations at chosen token positions in plain forward passes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import mlx.core as mx
 import numpy as np
 
+from phasescope.errors import PhasescopeError
 from phasescope.model.loading import LanguageModel
-from phasescope.model.sites import Site, tapped
+from phasescope.model.sites import Site, layers_with, tapped
 
 
 def batches(items: Sequence, size: int) -> Iterator[Sequence]:
@@ -24,6 +25,96 @@ def right_padded(sequences: Sequence[Sequence[int]]) -> mx.array:
     return mx.array([[*s, *[0] * (longest - len(s))] for s in sequences])
 
 
+def by_length(items: Sequence[tuple], size: int) -> Iterator[tuple[list[int], list[tuple]]]:
+    """Batches of (sequence, …) of similar length, longest first, with their places in `items`.
+
+    The longest batch comes first, so that what does not fit in memory fails at once.
+    """
+    order = sorted(range(len(items)), key=lambda i: -len(items[i][0]))
+    for chunk in batches(order, size):
+        yield list(chunk), [items[i] for i in chunk]
+
+
+def observed_batches(
+    lm: LanguageModel,
+    functions: Mapping[Site, Callable[[mx.array, list[int]], mx.array]],
+    sequences: Sequence[Sequence[int]],
+    batch_size: int,
+) -> Iterator[tuple[list[int], dict[Site, mx.array]]]:
+    """One forward pass a batch, with what functions make of the activations at their sites.
+
+    Each function gets the activations (batch, length, …), padded on the right, and the places of
+    the batch in `sequences`; what it returns is computed within the pass, so that a statistic
+    keeps no activations. Yields the places, and the results by site.
+    """
+    for places, chunk in by_length([(s,) for s in sequences], batch_size):
+        kept: dict[Site, mx.array] = {}
+
+        def watch(site, places=places, kept=kept):
+            def function(x: mx.array) -> mx.array:
+                kept[site] = functions[site](x, places)
+                return x
+
+            return function
+
+        with tapped(lm, {site: watch(site) for site in functions}):
+            hidden = lm.final_hidden(right_padded([s for (s,) in chunk]))
+        mx.eval(hidden, kept)
+        yield places, kept
+
+
+def recorded_batches(
+    lm: LanguageModel,
+    kinds: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    batch_size: int,
+) -> Iterator[tuple[list[int], dict[str, mx.array]]]:
+    """What one forward pass a batch shows at several kinds of sites at once.
+
+    `positions[i]` are the token indices wanted of `sequences[i]`, the same number for each. Yields
+    the places of a batch in `sequences`, and by kind an array (batch, positions, layers, …) over
+    the layers that have the kind (`layers_with`), float32. Nothing is kept from batch to batch.
+
+    Raises NotRun for a kind that no block has, and PhasescopeError for one that is acted on only.
+    """
+    if "expert_selection" in kinds:
+        raise PhasescopeError("site 'expert_selection' is acted on only: record 'router'")
+    sites = [Site(kind, layer) for kind in kinds for layer in layers_with(lm, kind)]
+
+    def at_positions(x: mx.array, places: list[int]) -> mx.array:
+        where = mx.array([positions[i] for i in places])
+        return x[mx.arange(len(places))[:, None], where].astype(mx.float32)
+
+    functions = dict.fromkeys(sites, at_positions)
+    for places, kept in observed_batches(lm, functions, sequences, batch_size):
+        yield (
+            places,
+            {kind: mx.stack([kept[s] for s in sites if s.kind == kind], axis=2) for kind in kinds},
+        )
+
+
+def record_sites(
+    lm: LanguageModel,
+    kinds: Sequence[str],
+    sequences: Sequence[Sequence[int]],
+    positions: Sequence[Sequence[int]],
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Activations at several kinds of sites in one pass: `recorded_batches`, put together.
+
+    By kind float32 (sequences, positions, layers that have the kind, …).
+    """
+    found: dict[str, np.ndarray] = {}
+    for places, batch in recorded_batches(lm, kinds, sequences, positions, batch_size):
+        for kind, values in batch.items():
+            values = np.array(values)
+            if kind not in found:
+                found[kind] = np.empty((len(sequences), *values.shape[1:]), dtype=np.float32)
+            found[kind][places] = values
+    return found
+
+
 def record(
     lm: LanguageModel,
     kind: str,
@@ -31,29 +122,9 @@ def record(
     positions: Sequence[Sequence[int]],
     batch_size: int,
 ) -> np.ndarray:
-    """Activations at one kind of site in every layer, at given positions of token sequences.
-
-    `kind` is 'residual' (after the block) or 'mixer' (its mixer's output). `positions[i]` are the
-    token indices wanted of `sequences[i]`, the same number for each. Returns float32 of shape
-    (sequences, positions, layers, width).
-    """
-    layers = range(len(lm.blocks))
-    pieces = []
-    for chunk in batches(list(zip(sequences, positions, strict=True)), batch_size):
-        kept: dict[int, mx.array] = {}
-        where = mx.array([p for _, p in chunk])[..., None]
-
-        def keep(layer, where=where, kept=kept):
-            def function(x: mx.array) -> mx.array:
-                kept[layer] = mx.take_along_axis(x, where, axis=1).astype(mx.float32)
-                return x
-
-            return function
-
-        with tapped(lm, {Site(kind, layer): keep(layer) for layer in layers}):
-            mx.eval(lm.final_hidden(right_padded([s for s, _ in chunk])), kept)
-        pieces.append(np.stack([np.array(kept[layer]) for layer in layers], axis=2))
-    return np.concatenate(pieces)
+    """Activations at one kind of site, as `record_sites`: float32 (sequences, positions, layers,
+    width)."""
+    return record_sites(lm, [kind], sequences, positions, batch_size)[kind]
 
 
 def next_token_logits(

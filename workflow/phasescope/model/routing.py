@@ -26,17 +26,28 @@ def top_k(lm: LanguageModel, layer: int) -> int:
     return found.top_k if "top_k" in vars(found) else found.num_experts_per_tok
 
 
-def selected(lm: LanguageModel, layer: int, logits: np.ndarray) -> np.ndarray:
-    """Experts that the router of a block selects for its logits (..., experts): int (..., k).
+def routed(lm: LanguageModel, layer: int, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Experts that the router of a block selects for its logits (..., experts), and their weights:
+    int and float32 (..., k), the largest weight first.
 
-    Softmax routers select by the logits' order; sigmoid routers (MiniMax) by the sigmoid plus a
-    bias that counts for the selection only.
+    Softmax routers select by the softmax and weigh by it, renormalized over the selected where the
+    model says so. Sigmoid routers (MiniMax) select by the sigmoid plus a bias that counts for the
+    selection only, and weigh by the sigmoid alone, renormalized.
     """
-    found, scores = router(lm, layer), mx.array(logits)
-    if SELECTION_BIAS in found:
-        scores = mx.sigmoid(scores) + found[SELECTION_BIAS]
+    found, logits = router(lm, layer), mx.array(logits)
     k = top_k(lm, layer)
-    return np.array(mx.argpartition(-scores, kth=k - 1, axis=-1)[..., :k])
+    if SELECTION_BIAS in found:
+        weights = mx.sigmoid(logits)
+        scores, renormalized = weights + found[SELECTION_BIAS], True
+    else:
+        scores = weights = mx.softmax(logits, axis=-1, precise=True)
+        renormalized = found.norm_topk_prob
+    chosen = mx.argpartition(-scores, kth=k - 1, axis=-1)[..., :k]
+    weights = mx.take_along_axis(weights, chosen, axis=-1)
+    if renormalized:
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+    order = mx.argsort(-weights, axis=-1)
+    return tuple(np.array(mx.take_along_axis(x, order, axis=-1)) for x in (chosen, weights))
 
 
 def selections(
@@ -49,5 +60,7 @@ def selections(
 
     Raises NotRun for a model that has a block without experts.
     """
+    for layer in range(len(lm.blocks)):
+        router(lm, layer)
     logits = record(lm, "router", sequences, positions, batch_size)
-    return np.stack([selected(lm, i, logits[..., i, :]) for i in range(logits.shape[-2])], axis=-2)
+    return np.stack([routed(lm, i, logits[..., i, :])[0] for i in range(logits.shape[-2])], axis=-2)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import mlx.core as mx
 
 from phasescope.errors import NotRun, PhasescopeError
+from phasescope.model.adapters import ADAPTERS, module_at
 from phasescope.model.loading import LanguageModel
 
 Function = Callable[[mx.array], mx.array]
@@ -15,16 +16,19 @@ Function = Callable[[mx.array], mx.array]
 class Site(NamedTuple):
     """A place in the model at block `layer`.
 
-    kind: 'residual' (after the block), 'mixer' (its mixer's output), 'router' (its router's
-    logits, one an expert) or 'expert_selection' (the scores that experts are selected by, up to a
-    constant; the same as 'router' but where a router adds a bias for selection only: the bias).
+    kind: one of `KINDS`. 'residual' is the stream after the block, 'mixer' what its mixer makes
+    (attention or recurrent), 'router' its router's logits, one an expert; 'expert_selection' the
+    scores that experts are selected by, up to a constant: the same as 'router' but where a router
+    adds a bias for selection only: the bias. The others: `model.places`.
     """
 
     kind: str
     layer: int
 
 
-KINDS = ("residual", "mixer", "router", "expert_selection")
+# kinds of sites of any architecture; a model, or a block, may lack some
+_OF_ADAPTERS = {kind for adapter in ADAPTERS.values() for kind in adapter.sites}
+KINDS = ("residual", "mixer", *sorted(_OF_ADAPTERS - {"residual"}), "expert_selection")
 SELECTION_BIAS = "e_score_correction_bias"
 
 
@@ -40,16 +44,58 @@ class _Tapped:
     def __getattr__(self, name):
         return getattr(self._module, name)
 
+    def __getitem__(self, name):
+        return self._module[name]
+
     def __contains__(self, name):
         return name in self._module
 
 
+class _TappedInput(_Tapped):
+    """A module whose first argument passes through a function."""
+
+    def __call__(self, x, *args, **kwargs):
+        return self._module(self._function(x), *args, **kwargs)
+
+
+class _TappedSelection(_Tapped):
+    """Experts whose selection, their second argument, passes through a function."""
+
+    def __call__(self, x, selection, *args, **kwargs):
+        return self._module(x, self._function(selection), *args, **kwargs)
+
+
+_SIDES = {"output": _Tapped, "input": _TappedInput, "selection": _TappedSelection}
+
+
+def _bare(module):
+    """The module itself, where it may be tapped at the moment."""
+    while isinstance(module, _Tapped):
+        module = module._module
+    return module
+
+
 def bare_block(lm: LanguageModel, layer: int):
     """Block `layer` itself, where its output may be tapped at the moment."""
-    block = lm.blocks[layer]
-    while isinstance(block, _Tapped):
-        block = block._module
-    return block
+    return _bare(lm.blocks[layer])
+
+
+def layers_with(lm: LanguageModel, kind: str) -> list[int]:
+    """Blocks that have a kind of site, lowest first.
+
+    Raises PhasescopeError for an unknown kind, and NotRun where no block has it.
+    """
+    _check_kind(kind)
+    blocks = [bare_block(lm, layer) for layer in range(len(lm.blocks))]
+    found = [i for i, block in enumerate(blocks) if lm.adapter.place_of(block, kind)]
+    if not found:
+        raise NotRun(f"no block of this model has a site {kind!r}")
+    return found
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in KINDS:
+        raise PhasescopeError(f"site {kind!r}: unknown kind; allowed: {', '.join(KINDS)}")
 
 
 def router(lm: LanguageModel, layer: int):
@@ -57,7 +103,7 @@ def router(lm: LanguageModel, layer: int):
     found = lm.adapter.router_of(bare_block(lm, layer))
     if found is None:
         raise NotRun(f"block {layer} has no experts, so it routes nothing")
-    return found
+    return _bare(found)
 
 
 def writers(lm: LanguageModel, layer: int) -> list:
@@ -66,19 +112,23 @@ def writers(lm: LanguageModel, layer: int) -> list:
 
 
 def _place(lm: LanguageModel, site: Site) -> tuple:
-    """The container and key under which a site's module, or its array, hangs."""
+    """The container and key under which a site's module, or its array, hangs, and the site's side
+    of the module."""
     if not 0 <= site.layer < len(lm.blocks):
         raise PhasescopeError(f"site {site}: the model has layers 0 to {len(lm.blocks) - 1}")
-    if site.kind == "residual":
-        return lm.blocks, site.layer
-    if site.kind == "mixer":
-        block = bare_block(lm, site.layer)
-        return block, lm.adapter.mixer_of(block)
+    _check_kind(site.kind)
     if site.kind in ("router", "expert_selection"):
         experts = router(lm, site.layer)
         biased = site.kind == "expert_selection" and SELECTION_BIAS in experts
-        return experts, SELECTION_BIAS if biased else "gate"
-    raise PhasescopeError(f"site {site}: unknown kind; allowed: {', '.join(KINDS)}")
+        return experts, SELECTION_BIAS if biased else "gate", "output"
+    block = bare_block(lm, site.layer)
+    place = lm.adapter.place_of(block, site.kind)
+    if place is None:
+        raise NotRun(f"block {site.layer} has no site {site.kind!r}")
+    if not place.module:
+        return lm.blocks, site.layer, place.side
+    parent, _, key = place.module.rpartition(".")
+    return _bare(module_at(block, parent)), key, place.side
 
 
 @contextmanager
@@ -101,12 +151,11 @@ def replaced(lm: LanguageModel, changes: Iterable[tuple]) -> Iterator[None]:
 
 
 def _tap(lm: LanguageModel, functions: Mapping[Site, Function]) -> Iterator[tuple]:
-    # the block's own output last: a block that is wrapped already would hide what is in it
-    for site in sorted(functions, key=lambda s: s.kind == "residual"):
-        container, key = _place(lm, site)
-        found, function = container[key], functions[site]
-        tapped = function(found) if isinstance(found, mx.array) else _Tapped(found, function)
-        yield container, key, tapped
+    for site, function in functions.items():
+        container, key, side = _place(lm, site)
+        found = container[key]
+        is_array = isinstance(found, mx.array)
+        yield container, key, function(found) if is_array else _SIDES[side](found, function)
 
 
 @contextmanager

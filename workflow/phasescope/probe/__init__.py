@@ -10,6 +10,7 @@ from phasescope.probe.positions import (
     save_activations,
 )
 from phasescope.probe.separation import auroc_topic_left_out, difference_of_means
+from phasescope.probe.survey import survey
 from phasescope.probe.table import MIN_PAIRS, probe_rows
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "probe_rows",
     "read_activations",
     "save_activations",
+    "survey",
 ]

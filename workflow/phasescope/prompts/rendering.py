@@ -30,6 +30,18 @@ def render_answer(tokenizer, text: str, answer: str) -> tuple[list[int], int]:
     return prompt + whole[shared:], len(prompt)
 
 
+def template_suffix(tokenizer, text: str, *, thinking: bool) -> int:
+    """How many tokens the chat template puts behind the user's message.
+
+    What the renderings of a message and of the same words backwards share at their ends; the
+    message must not begin and end with the same word.
+    """
+    backwards = " ".join(reversed(text.split()))
+    pair = [render(tokenizer, t, thinking=thinking)[::-1] for t in (text, backwards)]
+    shared = zip(*pair, strict=False)
+    return next((i for i, (a, b) in enumerate(shared) if a != b), min(map(len, pair)))
+
+
 def rendered_hash(sequences: list[list[int]]) -> str:
     """Hash of rendered prompts, for provenance."""
     return sha256_json(sequences)

@@ -14,7 +14,7 @@ _SOLID, _DASHED, _DOTTED = "-", (0, (4, 2)), (0, (1, 1.6))
 # statistic -> line; the first of a figure is its subject, the rest are what it is held against
 _AUROC = {
     "auroc": {"color": INK, "ls": _SOLID},
-    "auroc_shuffled_labels": {"color": MUTED, "ls": _DASHED, "lw": 1.1, "band": 0.07},
+    "auroc_permuted_labels": {"color": MUTED, "ls": _DASHED, "lw": 1.1, "band": 0.07},
     "auroc_random_direction": {"color": FAINT, "ls": _DOTTED, "lw": 1.3, "band": 0.07},
 }
 _GAP = {"gap": {"color": INK, "ls": _SOLID}}

@@ -20,15 +20,48 @@ GRADES = ("refusal", "evasion", "hollow", "partial", "full", "degenerate", "miss
 LABELS = ("hazardous", "benign")
 SPLITS = ("fit", "select", "evaluate")
 LAYER_KINDS = ("attention", "recurrent")
-STATISTICS = (
+SEPARATION = (
     "auroc",
+    "auroc_topic_left_out",
+    "auroc_logistic",
     "auroc_shuffled_labels",
+    "auroc_permuted_labels",
     "auroc_random_direction",
     "gap",
     "split_half_cosine",
-    "cosine_next_layer",
 )
+STATISTICS = (*SEPARATION, "cosine_next_layer")
 STATUSES = ("run", "not_run")
+# tables of the survey
+SURVEYS = ("sites", "geometry", "channels", "routing", "patching", "trajectories")
+ROUTING = (
+    "selection_rate",
+    "router_weight",
+    "saliency",
+    "dead_share",
+    "rate_difference",
+    "saliency_difference",
+    "expert_overlap",
+    "expert_overlap_by_chance",
+)
+CHANNELS = (
+    "recurrent_state",
+    "conv_state",
+    "attention_keys",
+    "attention_values",
+    "residual after recurrent",
+    "residual after attention",
+)
+GEOMETRY = (
+    "cosine",
+    "cosine_corrected",
+    "effective_directions",
+    "effective_directions_shuffled",
+    "topic_cosine",
+    "gap_slope",
+    "gap_late_middle",
+    "gap_monotone",
+)
 _MODEL_STAGES = ("probe", "select", "intervene", "cohere")
 CALIBRATION_STATISTICS = (
     "alpha",
@@ -91,6 +124,19 @@ def _interval(name, what):
         _number(name, what),
         _number(f"{name}_ci_low", f"lower end of the 95 % interval of {name}"),
         _number(f"{name}_ci_high", f"upper end of the 95 % interval of {name}"),
+    )
+
+
+def _estimate(statistics, what):
+    """The columns of a measured statistic, and of why there is none."""
+    return (
+        _text("statistic", "what was measured", nullable=True, allowed=statistics),
+        _number("estimate", what),
+        _number("ci_low", "lower end of the 95 % interval"),
+        _number("ci_high", "upper end of the 95 % interval"),
+        _count("n", "prompts behind it, both labels together"),
+        _text("status", "whether it ran", allowed=STATUSES),
+        REASON,
     )
 
 
@@ -208,6 +254,104 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("ci_high", "upper end of the 95 % interval"),
         _count("n", "prompts (both labels together) behind the estimate"),
     ),
+    # the survey: every site, layer and moment; one row a statistic
+    "sites": (
+        *CELL,
+        _text("site", "where in the block: a kind of `phasescope.model.KINDS`"),
+        _count("layer", "block, counted from 0; empty: not run", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _text("position", "moment of prompt, thinking or answer", nullable=True),
+        *_estimate(SEPARATION, "AUROC, cosine: no unit; gap: pooled standard deviations"),
+    ),
+    # the survey: how directions lie to each other, over depth, sites and topics
+    "geometry": (
+        *CELL,
+        _text("site", "whose direction", nullable=True),
+        _count("layer", "its block; empty: over depth", nullable=True),
+        _text("other_site", "that it is compared with", nullable=True),
+        _count("other_layer", "its block", nullable=True),
+        _text("topic", "of a single topic's direction", nullable=True),
+        _text("position", "end of prompt or thinking", nullable=True),
+        *_estimate(
+            GEOMETRY,
+            "cosines, ratio, rank correlation: no unit; effective number of directions; slope: "
+            "pooled standard deviations over the whole depth",
+        ),
+        _number("reliability", "smaller split-half cosine of the two directions"),
+    ),
+    # the survey: what is carried on from token to token, beside the residual stream
+    "channels": (
+        *CELL,
+        _text("channel", "what is read", allowed=CHANNELS),
+        _count("layer", "block; empty: not run", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _text("position", "end of prompt or thinking", nullable=True),
+        _count("dimension", "of the random projection that is read", nullable=True),
+        *_estimate(
+            (*SEPARATION, "auroc_above_residual"),
+            "AUROC and its difference from the residual stream's after the same layer: no unit; "
+            "gap: pooled standard deviations",
+        ),
+    ),
+    # the survey: what routers select on hazardous, benign and neutral text
+    "routing": (
+        *CELL,
+        _text(
+            "text",
+            "prompts up to the answer, or right answers to benign prompts (neutral); empty: both",
+            nullable=True,
+            allowed=(*LABELS, "neutral"),
+        ),
+        _text("span", "tokens of a difference: prompt, or one moment", nullable=True),
+        _count("layer", "block", nullable=True),
+        _count("expert", "number in its block", nullable=True),
+        _text("topic", "of an overlap", nullable=True),
+        *_estimate(
+            ROUTING,
+            "share of tokens, of experts (dead_share, expert_overlap); router_weight: mean per "
+            "token; saliency: mean of router weight x output norm per token",
+        ),
+    ),
+    # the survey: from which token and layer a matched prompt's activations flip the answer
+    "patching": (
+        *CELL,
+        _text(
+            "way",
+            "whose activations went where",
+            nullable=True,
+            allowed=("hazardous into benign", "benign into hazardous"),
+        ),
+        _text("site", "where in the block", nullable=True, allowed=("residual", "mixer")),
+        _count("layer", "block", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _count(
+            "token_first", "first token patched; 0 is the last before the answer", nullable=True
+        ),
+        _count("token_last", "last token patched", nullable=True),
+        *_estimate(
+            ("flipped", "recovered", "earliest_flip"),
+            "flipped: share of answers; recovered: share of the log-odds between the two prompts; "
+            "earliest_flip: share flipped at the first place that flips half",
+        ),
+    ),
+    # the survey: token by token through the answer
+    "trajectories": (
+        *CELL,
+        _text(
+            "condition",
+            "whose answers; forced: hazardous, the first tokens made to comply",
+            nullable=True,
+            allowed=(*LABELS, "forced"),
+        ),
+        _count("layer", "block; empty: all together", nullable=True),
+        _text("layer_kind", "what mixes tokens there", nullable=True, allowed=LAYER_KINDS),
+        _count("step", "token of the answer, from 0; -1: the last before it", nullable=True),
+        *_estimate(
+            ("projection", "safety_expert_rate", "refusal_returns", "change_point"),
+            "projection: 0 at the benign, 1 at the hazardous mean before the answer; rates: share; "
+            "change_point: step at which safety experts come back",
+        ),
+    ),
     # the candidates of the direction selection
     "selection": (
         *CELL,
@@ -216,6 +360,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("ablated_refusal_nats", "log-odds of refusal, hazardous, direction ablated"),
         _number("induced_refusal_nats", "log-odds of refusal, benign, direction added"),
         _number("benign_kl_nats", "divergence on benign prompts, direction ablated"),
+        _number("cosmic_score", "cosines that addition and ablation give (COSMIC), -2 to 2"),
+        _flag("cosmic_best", "largest such score at its position", nullable=True),
         _flag("qualifies", "meets every constraint"),
         _flag("chosen", "the direction that the designs use"),
         _text("status", "whether a direction was chosen", allowed=STATUSES),
