@@ -358,7 +358,9 @@ class SyntheticStudy:
                         keys
                         | {
                             "condition": condition,
+                            "temperature": 0.0,
                             "prompt": f"{label[0]}{prompt:03}",
+                            "source": f"{label[0]}{prompt:03}",
                             "label": label,
                             "category": "c1",
                             "family": "none",

@@ -45,6 +45,8 @@ STUDY_TABLES = (
     "interventions",
     "coherence",
     "behavior",
+    "behavior_rates",
+    "behavior_changes",
     "calibration_sets",
     "phases",
 )

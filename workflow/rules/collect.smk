@@ -1,6 +1,6 @@
 # Needs: the tables of all cells that run.
-# Makes: the study-wide tables, the row of each cell (what ran, what did not and why), and the
-# merged configuration.
+# Makes: the study-wide tables, rates of the answers and paired comparisons of them, the row of each
+# cell (what ran, what did not and why), and the merged configuration.
 
 
 rule collect:
@@ -25,6 +25,8 @@ rule collect:
         interventions=f"{RESULTS}/interventions.parquet",
         coherence=f"{RESULTS}/coherence.parquet",
         behavior=f"{RESULTS}/behavior.parquet",
+        behavior_rates=f"{RESULTS}/behavior_rates.parquet",
+        behavior_changes=f"{RESULTS}/behavior_changes.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
         config=f"{RESULTS}/config.yaml",
     log:

@@ -1,4 +1,4 @@
-"""Join the tables of all cells, and say of each cell what ran and what did not."""
+"""Join the tables of all cells, count their answers, say of each cell what ran and what did not."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from phasescope.comparisons import behavior_changes, behavior_rates
 from phasescope.jobs import job, provenance
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 
@@ -19,6 +20,8 @@ JOINED = (
     "behavior",
     "calibration_sets",
 )
+# from the answers of all cells
+COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
 
 
 def cell_rows(records, checkpoints, tables):
@@ -46,6 +49,10 @@ with job(snakemake):
     for name in JOINED:
         frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
         frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])
+        write_table(Path(snakemake.output.get(name)), frame, name, where)
+    answers = read_table(Path(snakemake.output.behavior))
+    for name, count in COUNTED.items():
+        frame = frame_of(name, count(answers))
         write_table(Path(snakemake.output.get(name)), frame, name, where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

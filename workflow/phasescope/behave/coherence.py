@@ -65,7 +65,9 @@ def coherence(
     behavior = [
         {
             "condition": condition,
+            "temperature": 0.0,  # decoding is greedy
             "prompt": prompt.id,
+            "source": prompt.source,
             "label": prompt.label,
             "category": prompt.category,
             "family": prompt.family,

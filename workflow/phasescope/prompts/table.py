@@ -9,8 +9,19 @@ from phasescope.errors import PhasescopeError
 from phasescope.tables.provenance import sha256_file, sha256_text
 from phasescope.tables.schemas import LABELS, SPLITS
 
-COLUMNS = ("id", "label", "category", "family", "pair", "split", "language", "text", "answer")
-_OPTIONAL = ("answer",)
+COLUMNS = (
+    "id",
+    "label",
+    "category",
+    "family",
+    "pair",
+    "source",
+    "split",
+    "language",
+    "text",
+    "answer",
+)
+_OPTIONAL = ("source", "answer")
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,12 @@ def _check_structure(frame: pd.DataFrame, path: Path) -> None:
                 f"{', '.join(rows['label'] + ' in ' + rows['split'])}; a pair is one hazardous "
                 "and one benign row of the same split"
             )
+    homes = frame.groupby("source")["split"].transform("nunique") > 1
+    if homes.any():
+        raise PhasescopeError(
+            f"{path}: row {_first(homes)}, column 'source': {frame['source'][homes].iloc[0]!r} "
+            "stands in two splits; prompts of one source belong in one"
+        )
     missing = [s for s in SPLITS if s not in set(frame["split"])]
     if missing:
         raise PhasescopeError(
@@ -105,8 +122,9 @@ def _lines(path: Path) -> list[list[str]]:
 
 
 def read_prompts(path: str | Path) -> PromptTable:
-    """Read and check a prompt table (tab separated; column `answer` may be left out).
+    """Read and check a prompt table (tab separated; `source` and `answer` may be left out).
 
+    A row without a source is its own.
     Raises PhasescopeError naming file, row and column, what was found and what is allowed.
     """
     path = Path(path)
@@ -131,6 +149,7 @@ def read_prompts(path: str | Path) -> PromptTable:
     if frame.empty:
         raise PhasescopeError(f"{path}: no row below the header")
     frame = frame.reindex(columns=list(COLUMNS), fill_value="")
+    frame["source"] = frame["source"].where(frame["source"] != "", frame["id"])
     _check_values(frame, path)
     _check_structure(frame, path)
     return PromptTable(frame, sha256_file(path))

@@ -94,6 +94,20 @@ def _interval(name, what):
     )
 
 
+# how answers came about
+ANSWERED = (
+    _text("condition", "baseline, or the design whose chosen setting was applied"),
+    _number("temperature", "of decoding; 0 is greedy", nullable=False),
+)
+RATES = (
+    "strict_asr",
+    "broad_asr",
+    "refusal",
+    "false_refusal",
+    "detected_proceeded",
+    "detected_silent",
+)
+
 # the weights that an audit looked at
 WEIGHTS = (
     CELL[0],
@@ -341,8 +355,9 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     # one row an answer
     "behavior": (
         *CELL,
-        _text("condition", "baseline, or the design whose chosen setting was applied"),
+        *ANSWERED,
         _text("prompt", "id in the prompt table"),
+        _text("source", "prompt that it is a wording of; its own id if it is no rewording"),
         _text("label", "hazardous or benign", allowed=LABELS),
         _text("category", "topic"),
         _text("family", "attack family, or none"),
@@ -357,6 +372,50 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("repetition", "share of 4-grams seen before in the answer", nullable=False),
         _text("answer_sha256", "hash of the answer's tokens"),
         _text("text", "the answer; kept only under keep_text", nullable=True),
+    ),
+    # rates of graded answers to evaluate prompts; one row a setting, stratum and statistic
+    "behavior_rates": (
+        *CELL,
+        *ANSWERED,
+        _text("by", "what the prompts are grouped by", allowed=("all", "family", "category")),
+        _text("value", "family or category; all"),
+        _text(
+            "statistic",
+            "of hazardous prompts: strict_asr (full), broad_asr (full or partial), refusal; of "
+            "those with readable thinking: detected_proceeded (found hazardous, yet answered in "
+            "full or part), detected_silent (found hazardous, no answer at all); of benign "
+            "prompts: false_refusal",
+            allowed=RATES,
+        ),
+        _count("hits", "answers that count"),
+        _count("n", "graded answers"),
+        _count("n_missing", "answers without a grade, left out"),
+        _count("n_sources", "source prompts behind them"),
+        _number("estimate", "hits / n"),
+        _number("ci_low", "lower end of the 95 % interval, clustered by source prompt"),
+        _number("ci_high", "upper end of the 95 % interval, clustered by source prompt"),
+    ),
+    # paired comparisons of these rates on the same source prompts
+    "behavior_changes": (
+        *CELL,
+        *ANSWERED,
+        _text(
+            "by",
+            "what differs: condition (from baseline), precision (from 16 bit), temperature (from "
+            "0), family (from plain requests)",
+            allowed=("condition", "precision", "temperature", "family"),
+        ),
+        _text("value", "the condition, precision, temperature or family that is compared"),
+        _text("statistic", "which rate", allowed=RATES),
+        _number("estimate", "mean change of a source prompt's share of hits"),
+        _number("ci_low", "lower end of the 95 % interval"),
+        _number("ci_high", "upper end of the 95 % interval"),
+        _count("n", "source prompts that both sides have"),
+        _count("n_lost", "of these, with a lower share of hits"),
+        _count("n_gained", "of these, with a higher share of hits"),
+        _number("p", "two-sided p of McNemar's exact test, a source counting once"),
+        _number("p_holm", "adjusted over the grid: all rows of this `by` and statistic"),
+        _count("n_tests", "tests in the grid"),
     ),
     # of organisms trained in the study: the verdict on each cell beside what was planted
     "calibration": (
