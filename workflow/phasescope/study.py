@@ -47,6 +47,7 @@ STUDY_TABLES = (
     "behavior",
     "behavior_rates",
     "behavior_changes",
+    "across_models",
     "calibration_sets",
     "phases",
 )

@@ -136,6 +136,12 @@ def model_tables(model):
     return paths
 
 
+def published_files():
+    """The figures of the sources, relative to where the run starts."""
+    folder = Path(workflow.basedir, "resources/published")
+    return sorted(os.path.relpath(p) for p in folder.glob("*.tsv"))
+
+
 def template_files():
     """Files of the report's template, relative to where the run starts."""
     folder = Path(workflow.basedir, "workflow/report")

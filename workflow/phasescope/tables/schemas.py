@@ -29,6 +29,7 @@ STATISTICS = (
     "cosine_next_layer",
 )
 STATUSES = ("run", "not_run")
+VERDICTS = ("supported", "refuted", "inconclusive", "not_run", "uncalibrated")
 _MODEL_STAGES = ("probe", "select", "intervene", "cohere")
 CALIBRATION_STATISTICS = (
     "alpha",
@@ -416,6 +417,38 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("p", "two-sided p of McNemar's exact test, a source counting once"),
         _number("p_holm", "adjusted over the grid: all rows of this `by` and statistic"),
         _count("n_tests", "tests in the grid"),
+    ),
+    # rates compared across models, measured and published, by the same code
+    "across_models": (
+        _text("origin", "measured, or the source that published it"),
+        _text("precision", "bits of the measured weights", nullable=True, allowed=("16", "8", "4")),
+        _text("statistic", "which rate", allowed=("strict_asr", "broad_asr", "asr")),
+        _text("claim", "claim that it bears on", allowed=("ff-1", "ff-4", "ff-5")),
+        _text(
+            "measure",
+            "spread: largest over smallest rate, p of equal rates (exact); pearson, spearman: with "
+            "log10 of parameters (as stated: unknown scale); omega_squared: share of variance; "
+            "share_ratio: of two of these; difference: of two rates (Barnard)",
+            allowed=(
+                "spread",
+                "pearson",
+                "spearman",
+                "omega_squared",
+                "share_ratio",
+                "difference",
+            ),
+        ),
+        _text("subject", "models, or what explains the variance"),
+        _number("estimate", "the measure"),
+        _number("ci_low", "lower end of the 95 % interval"),
+        _number("ci_high", "upper end of the 95 % interval"),
+        _number("null_p95", "spread: 95th percentile among equal models with these n"),
+        _count("n_models", "models behind it", nullable=True),
+        _count("n", "source prompts (published: answers) of these models", nullable=True),
+        _number("p", "of the exact test; of a share of variance: by permutation"),
+        _number("p_holm", "adjusted over the pairs of this origin and rate"),
+        _text("verdict", "on the claim", allowed=VERDICTS),
+        REASON,
     ),
     # of organisms trained in the study: the verdict on each cell beside what was planted
     "calibration": (
