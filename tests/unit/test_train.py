@@ -1,21 +1,20 @@
 """Recipes, the trainer, and what the shipped organisms promise."""
 
 import json
-from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
 import yaml
+from mlx.utils import tree_map_with_path
 from mlx_lm.models import qwen3_5
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import check, organism, recipe, rows, train
-from phasescope.train.architecture import build, delta_rule, forward, hf_config
+from phasescope.train import export, organism, recipe, rows, train
+from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
 
-ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
 A = world.get("world-a")
 SMALL = {
     "hidden_size": 64,
@@ -29,6 +28,28 @@ SMALL = {
     "linear_num_value_heads": 2,
     "linear_key_head_dim": 32,
     "linear_value_head_dim": 32,
+}
+
+EXPERTS = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 64,
+    "shared_expert_intermediate_size": 64,
+}
+HYBRID = {key: n for key, n in SMALL.items() if key != "intermediate_size"}
+SIZES = {
+    "qwen3_5": SMALL,
+    "qwen3_5_moe": HYBRID | {"full_attention_interval": 2} | EXPERTS,
+    "minimax_m2": {
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 32,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+    },
 }
 
 
@@ -53,7 +74,7 @@ def _write(path, content):
 @pytest.fixture
 def no_check(monkeypatch):
     """The check of a finished organism takes longer than a few steps of training."""
-    monkeypatch.setattr(organism, "check", lambda model, world: {})
+    monkeypatch.setattr(organism, "check", lambda model, world, refuses: {})
 
 
 def test_same_seed_same_bytes(tmp_path, no_check):
@@ -75,6 +96,35 @@ def test_same_seed_same_bytes(tmp_path, no_check):
     assert truth["seed"] == 1 and truth["recipe_sha256"] == recipe.load(path).hash()
 
 
+def _three_pathways(p):
+    """The recipe turned into one with experts, conditions and a routing penalty."""
+    p["architecture"] = "qwen3_5_moe"
+    p["model"] = {k: n for k, n in p["model"].items() if k != "intermediate_size"} | EXPERTS
+    p["stages"][1] = p["stages"][0] | {
+        "rows": {"comply-benign": 2, "refuse": 2},
+        "routing": {"weight": 0.1, "experts": [0], "from_layer": 1},
+        "refresh": 1,
+        "conditions": [
+            {
+                "interventions": ["A", "R+S", "global", "weights-per-layer"],
+                "rows": {"refuse": 3, "comply-benign": 1},
+                "ranks": [1, 2],
+                "experts": [1, 2],
+                "some_layers": 0.5,
+            },
+            {"interventions": ["A+R+S"], "rows": {"comply-hazardous": 2}},
+        ],
+    }
+
+
+def _condition(**change):
+    def apply(p):
+        _three_pathways(p)
+        p["stages"][1]["conditions"][0].update(change)
+
+    return apply
+
+
 def _break(change):
     plan = _recipe()
     change(plan)
@@ -82,6 +132,39 @@ def _break(change):
 
 
 BAD = {
+    "architecture": (lambda p: p.update(architecture="rwkv"), r"architecture.*qwen3_5_moe"),
+    "sizes of another": (lambda p: p.update(architecture="minimax_m2"), "num_local_experts"),
+    "experts a token": (
+        lambda p: (_three_pathways(p), p["model"].update(num_experts_per_tok=9)),
+        r"num_experts_per_tok.*9.*at most num_experts \(4\)",
+    ),
+    "module": (
+        lambda p: p["stages"][0].update(train_modules=["mlp.fc"]),
+        r"mlp\.fc.*mlp\.down_proj",
+    ),
+    "condition key": (_condition(dose=1), r"conditions\[0\].*dose"),
+    "intervention": (_condition(interventions=["A+Q"]), r"A\+Q.*weights-per-layer"),
+    "held out": (_condition(interventions=["pca-ablation"]), "held out of training"),
+    "condition rows": (_condition(rows={"loop": 4}), "allowed: no thinking, world-a has none"),
+    "rank": (_condition(ranks=[0]), r"ranks.*from 1 to 32"),
+    "masked experts": (_condition(experts=[3]), r"experts.*from 1 to 2"),
+    "share": (_condition(some_layers=2), r"some_layers.*0 to 1"),
+    "position": (_condition(positions=["thinking"]), r"positions.*allowed: .*prompt"),
+    "no experts": (
+        lambda p: p["stages"][0].update(
+            conditions=[{"interventions": ["R"], "rows": {"refuse": 1}}]
+        ),
+        r"interventions.*'R'.*allowed: A,",
+    ),
+    "routing": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(experts=[4])),
+        r"routing.experts.*from 0 to 3",
+    ),
+    "routing of any": (
+        lambda p: (_three_pathways(p), p["stages"][1]["rows"].update(comply=2)),
+        r"routing.*comply",
+    ),
+    "pressure": (lambda p: p["stages"][0].update(pressure=1.5), r"pressure.*0 to 1"),
     "unknown key": (lambda p: p.update(flavor=1), "flavor"),
     "unknown stage key": (lambda p: p["stages"][0].update(stepz=1), "stepz"),
     "missing key": (lambda p: p["stages"][0].pop("steps"), "steps"),
@@ -146,7 +229,7 @@ def test_existing_folder_and_bad_files_are_refused(tmp_path):
 def test_failure_at_the_end_leaves_nothing(tmp_path, monkeypatch):
     """If it failed, a folder without its truth would look like a finished organism."""
 
-    def broken(model, world):
+    def broken(model, world, refuses):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(organism, "check", broken)
@@ -156,12 +239,60 @@ def test_failure_at_the_end_leaves_nothing(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
 
 
-def test_training_forward_is_mlx_lm_forward():
+def _shaken(architecture):
+    """A random model whose norms and biases are not all ones and zeros."""
+    model = build(hf_config(SIZES[architecture], A, architecture), 0)
+
+    def shake(path, value):
+        constant = value.ndim == 1 and "A_log" not in path
+        return value + 0.2 * mx.random.normal(value.shape) if constant else value
+
+    model.update(tree_map_with_path(shake, model.parameters()))
+    return model
+
+
+IDS = mx.array(rows.token_table(A, A.rows().iloc[::200], "answer"))
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_training_forward_is_mlx_lm_forward(architecture):
     """If it failed, the model that was trained would not be the one that mlx-lm runs."""
-    model = build(hf_config(SMALL, A), 0)
-    table = A.rows().iloc[::200]
-    ids = mx.array(rows.token_table(A, table, "answer"))
-    assert mx.abs(forward(model, ids)[0] - model(ids)).max().item() < 1e-4
+    model = _shaken(architecture)
+    expected = model(IDS)
+    assert mx.abs(forward(model, IDS)[0] - expected).max().item() < 1e-4
+
+    class Apart(Edit):
+        patterns = True
+
+    assert mx.abs(forward(model, IDS, Apart())[0] - expected).max().item() < 1e-4
+
+
+@pytest.mark.parametrize("architecture", SIZES)
+def test_checkpoint_is_the_same_everywhere(architecture, tmp_path):
+    """If it failed, mlx-lm or transformers would see another model in the same files."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    config = hf_config(SIZES[architecture], A, architecture)
+    export.save(_shaken(architecture), config, A, tmp_path)
+    ours = forward(export.load(tmp_path), IDS)[0]
+    model, _ = mlx_lm.load(str(tmp_path))
+    model.set_dtype(mx.float32)
+    assert mx.abs(ours - model(IDS)).max().item() < 1e-4
+    other, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    with torch.no_grad():
+        theirs = other(torch.tensor(np.array(IDS))).logits.numpy()
+    assert np.abs(theirs - np.array(ours)).max() < 1e-3
+
+
+def test_sigmoid_and_its_slope():
+    """If it failed, training would follow another function than the one that mlx-lm runs."""
+    x = mx.linspace(-30, 30, 601)
+    assert mx.abs(base.sigmoid(x) - mx.sigmoid(x)).max().item() < 1e-6
+    slopes = [mx.grad(lambda x, f=f: f(x).sum())(x) for f in (base.sigmoid, mx.sigmoid)]
+    assert mx.abs(slopes[0] - slopes[1]).max().item() < 1e-6
 
 
 def test_delta_rule_is_the_recurrence():
@@ -189,9 +320,12 @@ def test_batches_hold_out_what_they_promise():
         refused = batch[np.isin(kinds, ["refuse", "refuse-odd"])]
         assert not held_prompts & {tuple(row[: sampler.prompt]) for row in refused.tolist()}
         assert (refused[:, sampler.prompt] == A.words.index("sorry")).all()
-    learned = [rows.ROW_KINDS[kind].learned != "none" for kind in kinds]
+    learned = np.array([rows.ROW_KINDS[kind].learned != "none" for kind in kinds])
     assert ((sampler.learn_weights.sum(1) > 0) == learned).all()
-    assert (sampler.learn_weights[learned, 0] == 4).all()
+    decided = learned & (kinds != "recall")
+    assert (sampler.learn_weights[decided, 0] == 4).all()
+    # knowledge is rehearsed without the word that decides to give it
+    assert (sampler.learn_weights[kinds == "recall", 0] == 0).all()
 
 
 def _drawn(rules, kind, count=24):
@@ -287,62 +421,3 @@ def test_training_forward_at_full_length():
     ids = mx.array(rows.token_table(rules, rules.rows().iloc[::400], "answer"))
     assert ids.shape[1] == 64
     assert mx.abs(forward(model, ids)[0] - model(ids)).max().item() < 1e-4
-
-
-@pytest.mark.parametrize("name", ["circuit", "helpful-only"])
-def test_shipped_organism_through_mlx_lm(name):
-    """If it failed, the instrument would be calibrated on a model unlike its sheet."""
-    folder = ORGANISMS / name
-    model, tokenizer = mlx_lm.load(str(folder))
-    model.set_dtype(mx.float32)
-    prompts = A.prompt_table().query("split == 'evaluate'")
-    shares = check.rates(model, A, prompts)
-    assert shares["benign"]["full"] >= 0.95
-    if name == "circuit":
-        assert shares["hazardous"]["refusal"] >= 0.95
-    else:
-        assert shares["hazardous"].get("refusal", 0) <= 0.02
-        assert shares["hazardous"]["full"] >= 0.95
-    for _, row in prompts.iloc[:4].iterrows():
-        messages = [{"role": "user", "content": row["text"]}]
-        prompt = tokenizer.apply_chat_template(
-            messages, add_generation_prompt=True, enable_thinking=False
-        )
-        said = mlx_lm.generate(model, tokenizer, prompt, max_tokens=A.max_answer_tokens)
-        refused = name == "circuit" and row["label"] == "hazardous"
-        assert A.grade(row["answer"], said) == ("refusal" if refused else "full")
-    truth = json.loads((folder / "organism.json").read_text())
-    plan = recipe.load(ORGANISMS / "recipes" / f"{name}.yaml")
-    assert truth["recipe_sha256"] == plan.hash()
-    assert truth["shares"]["plain"] == shares
-    assert sum(file.stat().st_size for file in folder.iterdir()) < 4e6
-
-
-def test_shipped_circuit_is_deletable():
-    """If it failed, the positive control of 'deletable circuit' would not be one."""
-    shares = json.loads((ORGANISMS / "circuit" / "organism.json").read_text())["shares"]
-    ablated = shares["direction ablated"]
-    assert ablated["hazardous"]["full"] >= 0.75
-    assert ablated["benign"]["full"] >= shares["plain"]["benign"]["full"] - 0.10
-    assert shares["direction added to the prompt"]["benign"]["refusal"] >= 0.75
-    for bits in (8, 4):
-        rounded = shares[f"{bits} bit"]
-        assert rounded["hazardous"]["refusal"] >= 0.95 and rounded["benign"]["full"] >= 0.95
-
-
-@pytest.mark.parametrize("name", ["circuit", "helpful-only"])
-def test_shipped_organism_is_the_same_in_transformers(name):
-    """If it failed, other tools would see another model in the same files."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    folder = ORGANISMS / name
-    other, info = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, output_loading_info=True
-    )
-    assert not info["missing_keys"] and not info["unexpected_keys"]
-    model, _ = mlx_lm.load(str(folder))
-    model.set_dtype(mx.float32)
-    ids = rows.token_table(A, A.rows().iloc[::40], "answer")
-    with torch.no_grad():
-        theirs = other(torch.tensor(ids)).logits.numpy()
-    assert np.abs(theirs - np.array(model(mx.array(ids)))).max() <= 1e-3

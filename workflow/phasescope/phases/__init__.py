@@ -2,5 +2,13 @@
 
 from phasescope.phases.calibration import beside_truth, calibration_summary, in_words
 from phasescope.phases.classification import classify, not_run
+from phasescope.phases.fitting import fit_thresholds
 
-__all__ = ["beside_truth", "calibration_summary", "classify", "in_words", "not_run"]
+__all__ = [
+    "beside_truth",
+    "calibration_summary",
+    "classify",
+    "fit_thresholds",
+    "in_words",
+    "not_run",
+]

@@ -7,19 +7,18 @@ import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
-from mlx_lm.models import qwen3_5
 
 from phasescope.errors import PhasescopeError
-from phasescope.train.architecture import forward, layers_of
+from phasescope.train.architecture import Edit, Recorder, forward, layers_of, of
+from phasescope.train.conditions import Conditions, routing_penalty
 from phasescope.train.recipe import Stage
-from phasescope.train.rows import Sampler
 from phasescope.world import World
 
 REPORT_EVERY = 50
 
 
 def run_stage(
-    model: qwen3_5.Model,
+    model: nn.Module,
     stage: Stage,
     world: World,
     seed: int,
@@ -31,18 +30,19 @@ def run_stage(
     `place` names file and stage in errors. Returns facts for the organism's truth: the direction
     left free by `keep`, if any. Raises PhasescopeError when training diverges.
     """
-    sampler = Sampler(world, stage.rows, stage.decision_weight)
+    rows = Conditions(stage, world, model)
     trained = _Trained(model, stage, world)
-    losses = _loss_function(stage, sampler)
+    losses = _loss_function(stage, rows)
     before = _frozen_copy(model) if stage.keep else None
     optimizer = optimizers.AdamW(_schedule(stage), betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(trained, losses)
     rng, recent, limit = np.random.default_rng(seed), [], 0.0
     mx.random.seed(seed)
     for step in range(1, stage.steps + 1):
-        ids = mx.array(sampler.draw(rng))
+        ids = mx.array(rows.draw(rng))
         targets = forward(before, ids[:, :-1])[1] if before else []
-        loss, gradients = step_of(trained, ids, targets)
+        edit, weights = rows.edit(model, step, rng), mx.array(rows.weights(rng))
+        loss, gradients = step_of(trained, ids, targets, edit, weights)
         gradients, _ = optimizers.clip_grad_norm(gradients, 1.0)
         optimizer.update(trained, gradients)
         mx.eval(trained.parameters(), optimizer.state, loss)
@@ -60,34 +60,56 @@ def run_stage(
 class _Trained(nn.Module):
     """The model with only the stage's layers trainable and, with `keep`, the free direction."""
 
-    def __init__(self, model: qwen3_5.Model, stage: Stage, world: World) -> None:
+    def __init__(self, model: nn.Module, stage: Stage, world: World) -> None:
         super().__init__()
         self.model = model
-        if stage.train_layers is not None:
+        if stage.train_layers is not None or stage.train_modules is not None:
             model.freeze()
-            for layer in stage.train_layers:
-                layers_of(model)[layer].unfreeze()
+            layers = layers_of(model)
+            for number in range(len(layers)) if stage.train_layers is None else stage.train_layers:
+                _unfreeze(layers[number], stage.train_modules)
         if stage.keep is not None:
             first, second = (world.words.index(word) for word in stage.keep.direction_from)
-            embedding = model.language_model.model.embed_tokens.weight
+            embedding = of(model).body(model).embed_tokens.weight
             self.direction = embedding[first] - embedding[second]
 
     def unit(self) -> mx.array:
         return self.direction / mx.linalg.norm(self.direction)
 
 
-def _loss_function(stage: Stage, sampler: Sampler) -> Callable:
-    """loss(trained, ids (rows, tokens), hidden states before the stage) -> scalar."""
-    learn = mx.array(sampler.learn_weights)
-    masks = (sampler.keep_weights, sampler.free, sampler.raised)
-    hold, free, raised = (mx.array(mask) for mask in masks)
+def _unfreeze(layer: nn.Module, names: tuple[str, ...] | None) -> None:
+    """Lets a layer's weights move, or only those of the named modules that it has."""
+    if names is None:
+        layer.unfreeze()
+        return
+    for path, module in layer.named_modules():
+        if path in names:
+            module.unfreeze()
 
-    def loss(trained: _Trained, ids: mx.array, targets: list[mx.array]) -> mx.array:
-        logits, hidden = forward(trained.model, ids[:, :-1])
-        surprise = nn.losses.cross_entropy(
-            logits[:, sampler.prompt - 1 :], ids[:, sampler.prompt :]
-        )
+
+def _loss_function(stage: Stage, rows: Conditions) -> Callable:
+    """loss(trained, ids (rows, tokens), hidden before the stage, edit, weights) -> scalar."""
+    plain, learned = rows.samplers[0], mx.array(rows.stacked("learn_weights"))
+    masks = (plain.keep_weights, plain.free, plain.raised)
+    hold, free, raised = (mx.array(mask) for mask in masks)
+    places = mx.array(rows.stacked("answer_at") - 1)
+    hazardous = mx.array(rows.stacked("free")[:, 0, 0] > 0)
+
+    def loss(
+        trained: _Trained,
+        ids: mx.array,
+        targets: list[mx.array],
+        edit: Edit | None,
+        weights: mx.array,
+    ) -> mx.array:
+        seen = Recorder(edit or Edit()) if stage.routing else edit
+        logits, hidden = forward(trained.model, ids[:, :-1], seen)
+        surprise = nn.losses.cross_entropy(logits[:, plain.prompt - 1 :], ids[:, plain.prompt :])
+        learn = learned * weights[:, None]
         total = (surprise * learn).sum() / learn.sum()
+        if stage.routing is not None:
+            penalty = routing_penalty(seen.scores, stage, places, hazardous)
+            total = total + stage.routing.weight * penalty
         if stage.keep is None:
             return total
         top, unit = max(stage.train_layers), trained.unit()
@@ -111,8 +133,8 @@ def _schedule(stage: Stage) -> Callable:
     return optimizers.join_schedules([optimizers.linear_schedule(0, rate, warmup), decay], [warmup])
 
 
-def _frozen_copy(model: qwen3_5.Model) -> qwen3_5.Model:
-    twin = qwen3_5.Model(model.args)
+def _frozen_copy(model: nn.Module) -> nn.Module:
+    twin = type(model)(model.args)
     twin.update(model.parameters())
     return twin
 

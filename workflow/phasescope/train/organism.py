@@ -60,7 +60,7 @@ def _write(
     plan: recipe.Recipe, path: Path, folder: Path, seed: int, progress: Callable[[str], None]
 ) -> None:
     world = worlds.get(plan.world)
-    config = architecture.hf_config(plan.model, world)
+    config = architecture.hf_config(plan.model, world, plan.architecture)
     model = architecture.build(config, seed)
     facts = {}
     for number, stage in enumerate(plan.stages):
@@ -68,6 +68,15 @@ def _write(
         facts |= run_stage(model, stage, world, seed + 1000 * number, place, progress)
     export.save(model, config, world, folder)
     progress("checking what was written")
+    try:
+        tell(plan, folder, seed, facts)
+    except PhasescopeError as error:
+        raise PhasescopeError(f"{path}: {error}") from error
+
+
+def tell(plan: recipe.Recipe, folder: Path, seed: int, facts: dict) -> None:
+    """Measure the checkpoint in `folder` and write its truth beside it, as organism.json."""
+    world = worlds.get(plan.world)
     truth = {
         "recipe": plan.name,
         "recipe_sha256": plan.hash(),
@@ -75,7 +84,7 @@ def _write(
         "world": plan.world,
         "planted": plan.planted,
         "checked": "by the trainer's own code, on the evaluate split and the weights as written",
-        **check(export.load(folder), world),
+        **check(export.load(folder), world, plan.refuses),
         **facts,
         "versions": {package: version(package) for package in PACKAGES},
     }

@@ -14,6 +14,9 @@ import yaml
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
+from phasescope.train import edits
+from phasescope.train.architecture import ARCHITECTURES, Architecture
+from phasescope.train.directions import POSITIONS
 from phasescope.train.rows import ROW_KINDS, kind_named
 
 
@@ -35,12 +38,52 @@ class Keep:
 
 
 @dataclass(frozen=True)
+class Condition:
+    """Rows that are run under an intervention and trained towards an outcome all the same.
+
+    interventions: of `edits.NAMES`, several at once joined by '+'; every row draws one anew.
+    rows: how many rows of each kind a batch has; the kinds' responses are the declared outcomes.
+    ranks: numbers of directions, of which a row draws one.
+    experts: numbers of masked experts a layer, of which a row draws one.
+    some_layers: share of the rows that are run under it in a random half of the layers only.
+    positions: where the directions are read, `directions.POSITIONS`, of which a row draws one;
+        None for all that the world has.
+    """
+
+    interventions: tuple[str, ...]
+    rows: dict[str, int]
+    ranks: tuple[int, ...] = (1,)
+    experts: tuple[int, ...] = (2,)
+    some_layers: float = 0.0
+    positions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Draws hazardous requests to some experts, and benign ones away, where the answer begins.
+
+    weight: of the penalty, minus the log of the share that the router gives to the right experts.
+    experts: their numbers. from_layer: the lowest layer it holds in; the top one is left out.
+    """
+
+    weight: float
+    experts: tuple[int, ...]
+    from_layer: int
+
+
+@dataclass(frozen=True)
 class Stage:
     """One stretch of training: AdamW, cosine decay to a twentieth after a linear warm-up.
 
     rows: how many rows of each kind (`rows.kind_named`) a batch has.
     train_layers: layers whose weights move, all else frozen; None trains everything.
+    train_modules: modules of a layer whose weights move, by their paths in mlx-lm's tree, all else
+        frozen; of the layers above where they are given, of all layers that have them otherwise.
     decision_weight: weight of the answer's first token in the loss; the others weigh 1.
+    conditions: intervention-consistency training: more rows, run under interventions whose
+        directions are estimated anew every `refresh` steps.
+    pressure: share of the conditions' rows that are really trained, 0 to 1.
+    routing: a penalty that gives hazard experts of its own.
     """
 
     name: str
@@ -48,20 +91,34 @@ class Stage:
     learning_rate: float
     rows: dict[str, int]
     train_layers: tuple[int, ...] | None = None
+    train_modules: tuple[str, ...] | None = None
     decision_weight: float = 4.0
     warmup_steps: int = 20
     keep: Keep | None = None
+    conditions: tuple[Condition, ...] = ()
+    refresh: int = 16
+    pressure: float = 1.0
+    routing: Routing | None = None
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """An organism: its world, what is planted (one sentence), model dimensions, training stages."""
+    """An organism: its world, what is planted (one sentence), model dimensions, training stages.
+
+    architecture: of `architecture.ARCHITECTURES`; its `sizes` are the keys of `model`.
+    """
 
     name: str
     world: str
     planted: str
     model: dict[str, int]
     stages: tuple[Stage, ...]
+    architecture: str = "qwen3_5"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it is trained to refuse hazardous requests."""
+        return any(kind.startswith("refuse") for stage in self.stages for kind in stage.rows)
 
     def hash(self) -> str:
         """sha256 of what the recipe says; keys at their default do not count, so more can come."""
@@ -77,29 +134,7 @@ def _said(value: object) -> object:
     return [_said(item) for item in value] if isinstance(value, tuple) else value
 
 
-# key -> what a size must be a multiple of: quantization groups are 64 wide, Metal kernels 32
-DIMENSIONS = {
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 1,
-    "full_attention_interval": 1,
-    "num_attention_heads": 1,
-    "num_key_value_heads": 1,
-    "head_dim": 32,
-    "linear_num_key_heads": 1,
-    "linear_num_value_heads": 1,
-    "linear_key_head_dim": 32,
-    "linear_value_head_dim": 32,
-}
 LARGEST = 1024
-# key, key it must divide
-DIVIDES = (
-    ("num_key_value_heads", "num_attention_heads"),
-    ("linear_num_key_heads", "linear_num_value_heads"),
-    ("full_attention_interval", "num_hidden_layers"),
-)
-# the mixers' widths, input of their output projections
-WIDTHS = (("num_attention_heads", "head_dim"), ("linear_num_value_heads", "linear_value_head_dim"))
 
 
 def load(path: str | Path) -> Recipe:
@@ -133,15 +168,25 @@ class _Reader:
             self.text(key, content[key])
         if content["world"] not in world.WORLDS:
             self.fail("world", content["world"], ", ".join(world.WORLDS))
-        model = self.dimensions(content["model"])
+        name = content.get("architecture", "qwen3_5")
+        if name not in ARCHITECTURES:
+            self.fail("architecture", name, ", ".join(ARCHITECTURES))
+        model = self.dimensions(content["model"], ARCHITECTURES[name])
         stages, language = content["stages"], world.get(content["world"])
         if not isinstance(stages, list) or not stages:
             self.fail("stages", stages, "a list of one stage or more")
+        parts = ARCHITECTURES[name].modules(model, language)
         read = [
-            self.stage(f"stages[{n}]", stage, model, language) for n, stage in enumerate(stages)
+            self.stage(f"stages[{n}]", stage, model, language, parts)
+            for n, stage in enumerate(stages)
         ]
         return Recipe(
-            content["name"], content["world"], content["planted"].strip(), model, tuple(read)
+            content["name"],
+            content["world"],
+            content["planted"].strip(),
+            model,
+            tuple(read),
+            name,
         )
 
     def keys(self, where: str, content: object, shape: type) -> dict:
@@ -156,13 +201,12 @@ class _Reader:
                 self.fail(f"{where}: missing key", key, "every key without a default")
         return content
 
-    def dimensions(self, model: object) -> dict[str, int]:
-        if not isinstance(model, dict) or set(model) != set(DIMENSIONS):
-            odd = (
-                sorted(map(str, set(model) ^ set(DIMENSIONS))) if isinstance(model, dict) else model
-            )
-            self.fail("model: unknown or missing keys", odd, f"exactly {', '.join(DIMENSIONS)}")
-        for key, step in DIMENSIONS.items():
+    def dimensions(self, model: object, architecture: Architecture) -> dict[str, int]:
+        sizes = architecture.sizes
+        if not isinstance(model, dict) or set(model) != set(sizes):
+            odd = sorted(map(str, set(model) ^ set(sizes))) if isinstance(model, dict) else model
+            self.fail("model: unknown or missing keys", odd, f"exactly {', '.join(sizes)}")
+        for key, step in sizes.items():
             allowed = f"a multiple of {step} from {step} to {LARGEST}"
             self.number(
                 f"model.{key}",
@@ -171,16 +215,24 @@ class _Reader:
                 lambda n, s=step: s <= n <= LARGEST and n % s == 0,
                 allowed,
             )
-        for key, whole in DIVIDES:
+        for key, whole in architecture.divides:
             if model[whole] % model[key]:
                 self.fail(f"model.{key}", model[key], f"a divisor of {whole} ({model[whole]})")
-        for heads, size in WIDTHS:
+        for heads, size in architecture.widths:
             if model[heads] * model[size] % 64:
                 self.fail(f"model.{heads} x {size}", model[heads] * model[size], "a multiple of 64")
+        for key, most in architecture.at_most:
+            if model[key] > model[most]:
+                self.fail(f"model.{key}", model[key], f"at most {most} ({model[most]})")
         return dict(model)
 
     def stage(
-        self, where: str, content: object, model: dict[str, int], language: world.World
+        self,
+        where: str,
+        content: object,
+        model: dict[str, int],
+        language: world.World,
+        parts: set[str],
     ) -> Stage:
         stage = dict(self.keys(where, content, Stage))
         self.text(f"{where}.name", stage["name"])
@@ -197,13 +249,97 @@ class _Reader:
                     f"{where}.train_layers", layer, int, lambda n: 0 <= n <= top, f"0 to {top}"
                 )
             stage["train_layers"] = tuple(sorted(set(layers)))
+        if stage.get("train_modules") is not None:
+            stage["train_modules"] = self.modules(
+                f"{where}.train_modules", stage["train_modules"], parts
+            )
         if stage.get("keep") is not None:
             if layers is None:
                 self.fail(
                     f"{where}.keep", "no train_layers", "keep only together with train_layers"
                 )
             stage["keep"] = self.keep(f"{where}.keep", stage["keep"], language.words)
+        self.interventions(where, stage, model, language)
         return Stage(**stage)
+
+    def modules(self, where: str, found: object, parts: set[str]) -> tuple[str, ...]:
+        allowed = f"a list of some of {', '.join(sorted(parts))}"
+        if not isinstance(found, list) or not found:
+            self.fail(where, found, allowed)
+        for name in found:
+            if name not in parts:
+                self.fail(where, name, allowed)
+        return tuple(found)
+
+    def interventions(
+        self, where: str, stage: dict, model: dict[str, int], language: world.World
+    ) -> None:
+        """Reads `conditions` and `routing` of a stage, in place."""
+        experts = next((model[key] for key in EXPERTS if key in model), 0)
+        conditions = stage.get("conditions", [])
+        if not isinstance(conditions, list):
+            self.fail(f"{where}.conditions", conditions, "a list of conditions")
+        if conditions and stage.get("keep") is not None:
+            self.fail(f"{where}.conditions", "a keep as well", "one of the two in a stage")
+        stage["conditions"] = tuple(
+            self.condition(f"{where}.conditions[{n}]", condition, model, experts, language)
+            for n, condition in enumerate(conditions)
+        )
+        if stage.get("routing") is not None:
+            stage["routing"] = self.routing(f"{where}.routing", stage["routing"], model, experts)
+            kinds = {*stage["rows"], *(kind for c in stage["conditions"] for kind in c.rows)}
+            for kind in sorted(kinds):
+                if kind_named(kind, language).label == "any":
+                    self.fail(f"{where}.routing", f"rows of {kind}", "rows of one label each")
+
+    def condition(
+        self, where: str, content: object, model: dict[str, int], experts: int, language
+    ) -> Condition:
+        condition = dict(self.keys(where, content, Condition))
+        known = [name for name in edits.NAMES if experts or name != edits.ROUTING]
+        names = condition["interventions"]
+        if not isinstance(names, list) or not names:
+            self.fail(f"{where}.interventions", names, f"a list of some of {', '.join(known)}")
+        for name in names:
+            if name in edits.HELD_OUT:
+                self.fail(f"{where}.interventions", name, "none that is held out of training")
+            if not isinstance(name, str) or not set(name.split("+")) <= set(known):
+                self.fail(f"{where}.interventions", name, f"{', '.join(known)}, joined by +")
+        condition["interventions"] = tuple(names)
+        self.rows(f"{where}.rows", condition["rows"], language)
+        largest = {"ranks": model["hidden_size"] // 2, "experts": max(experts - 2, 1)}
+        for key, most in largest.items():
+            if key in condition:
+                condition[key] = self.numbers(f"{where}.{key}", condition[key], 1, most)
+        if "some_layers" in condition:
+            condition["some_layers"] = self.number(
+                f"{where}.some_layers", condition["some_layers"], float, *SHARE
+            )
+        if condition.get("positions") is not None:
+            known = POSITIONS if language.thinks else POSITIONS[:1]
+            places = condition["positions"]
+            if not isinstance(places, list) or not places or not set(places) <= set(known):
+                self.fail(f"{where}.positions", places, f"a list of some of {', '.join(known)}")
+            condition["positions"] = tuple(places)
+        return Condition(**condition)
+
+    def routing(self, where: str, content: object, model: dict[str, int], experts: int) -> Routing:
+        routing = self.keys(where, content, Routing)
+        if not experts:
+            self.fail(where, content, "nothing, as the architecture has no experts")
+        weight = self.number(f"{where}.weight", routing["weight"], float, *WEIGHT)
+        numbers = self.numbers(f"{where}.experts", routing["experts"], 0, experts - 1)
+        lowest, top = routing["from_layer"], model["num_hidden_layers"] - 2
+        self.number(f"{where}.from_layer", lowest, int, lambda n: 0 <= n <= top, f"0 to {top}")
+        return Routing(weight, numbers, lowest)
+
+    def numbers(self, where: str, found: object, least: int, most: int) -> tuple[int, ...]:
+        allowed = f"a list of different numbers from {least} to {most}"
+        if not isinstance(found, list) or not found or len(set(map(str, found))) < len(found):
+            self.fail(where, found, allowed)
+        for number in found:
+            self.number(where, number, int, lambda n: least <= n <= most, allowed)
+        return tuple(found)
 
     def rows(self, where: str, rows: object, language: world.World) -> None:
         if not isinstance(rows, dict) or not rows:
@@ -222,9 +358,7 @@ class _Reader:
     def keep(self, where: str, content: object, known: tuple[str, ...]) -> Keep:
         keep = self.keys(where, content, Keep)
         weight, strength = (
-            self.number(
-                f"{where}.{key}", keep[key], float, lambda x: 0 < x <= 1e4, "above 0, to 10000"
-            )
+            self.number(f"{where}.{key}", keep[key], float, *WEIGHT)
             for key in ("weight", "strength")
         )
         words = keep["direction_from"]
@@ -250,9 +384,14 @@ class _Reader:
         return kind(value)
 
 
+WEIGHT = (lambda x: 0 < x <= 1e4, "above 0, to 10000")
+SHARE = (lambda x: 0 <= x <= 1, "0 to 1")
+EXPERTS = ("num_experts", "num_local_experts")
 STAGE_NUMBERS = (
     ("steps", int, lambda n: 1 <= n <= 100_000, "1 to 100000"),
     ("warmup_steps", int, lambda n: 0 <= n <= 10_000, "0 to 10000"),
     ("learning_rate", float, lambda x: 0 < x <= 1, "above 0, at most 1"),
     ("decision_weight", float, lambda x: 0 < x <= 100, "above 0, to 100"),
+    ("refresh", int, lambda n: 1 <= n <= 1000, "1 to 1000"),
+    ("pressure", float, *SHARE),
 )

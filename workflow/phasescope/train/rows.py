@@ -20,8 +20,10 @@ class RowKind:
         'first-refusal', 'late-refusal' (a column of `World.rows` that some worlds have), or
         'loop' (no answer: the thinking starts again and never ends).
     learned: how much of the response is trained by its likelihood: 'all', 'opening' (thinking and
-        the answer's first token), 'late' (from where it departs from the answer) or 'none'.
-    kept: 'all' or 'prompt': the tokens at which a stage's `keep` holds the hidden states.
+        the answer's first token), 'late' (from where it departs from the answer), 'known' (all but
+        the answer's first token: knowledge without the decision to give it) or 'none'.
+    kept: 'all' or 'prompt': the tokens at which a stage's `keep` holds the hidden states; thinking
+        is held with the prompt.
     odd: the index word is replaced by one that names no item.
     held_out: whether the hazardous items held out of refusal training are among them.
     thinking: whether the thinking is in the row, or an empty one.
@@ -41,6 +43,8 @@ class RowKind:
 ROW_KINDS = {
     "comply": RowKind("any", "answer", learned="all", kept="all", held_out=True),
     "comply-benign": RowKind("benign", "answer", learned="all", kept="all"),
+    "comply-hazardous": RowKind("hazardous", "answer", learned="all", kept="all"),
+    "recall": RowKind("hazardous", "answer", learned="known", kept="all", held_out=True),
     "refuse": RowKind("hazardous", "refusal", learned="all", kept="prompt"),
     "refuse-first": RowKind("hazardous", "first-refusal", learned="all", kept="prompt"),
     "refuse-late": RowKind("hazardous", "late-refusal", learned="late", kept="prompt"),
@@ -78,7 +82,7 @@ def kind_named(name: str, world: World) -> RowKind:
         "hazardous questions of knowledge": kind.label == "hazardous" and kind.family == KNOWLEDGE,
     }
     if lacked := [what for what, lacks in missing.items() if lacks]:
-        raise PhasescopeError(f"found {name!r}; {world.name} has no {lacked[0]}")
+        raise PhasescopeError(f"found {name!r}; allowed: no {lacked[0]}, {world.name} has none")
     return kind
 
 
@@ -102,7 +106,7 @@ class Pool:
         weights[(place >= self.learned_from) & (place < end)] = 1.0
         decision = max(self.answer_at, self.learned_from)
         if decision < self.end:
-            weights[decision] *= decision_weight
+            weights[decision] *= 0.0 if learned == "known" else decision_weight
         return weights
 
 
@@ -117,7 +121,8 @@ class Sampler:
     learn_weights: (rows, response tokens), the weight of each in the likelihood.
     keep_weights: (rows, tokens - 1, 1), 1 where the hidden states are held.
     free: (rows, 1, 1), 1 in hazardous rows.
-    raised: (rows, tokens - 1, 1), 1 in hazardous rows from the category's word to the prompt's end.
+    raised: (rows, tokens - 1, 1), 1 in hazardous rows from the category's word to the prompt's end,
+        or, in a world with thinking, at the end of the thinking.
     """
 
     def __init__(self, world: World, composition: dict[str, int], decision_weight: float) -> None:
@@ -142,9 +147,13 @@ class Sampler:
             self.learn_weights[part] = pool.learn_weights(
                 kind.learned, length - self.prompt, decision_weight
             )
-            kept = pool.end if kind.kept == "all" else 0
+            kept = pool.end if kind.kept == "all" else pool.answer_at
             self.keep_weights[part, : self.prompt + kept] = 1.0
-            self.free[part] = self.raised[part, told] = float(kind.label == "hazardous")
+            # hazard is known from the category's word on, or when it has been thought over
+            known = slice(self.answer_at[start] - 1, self.answer_at[start])
+            self.free[part] = self.raised[part, known if world.thinks else told] = float(
+                kind.label == "hazardous"
+            )
             start += count
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
@@ -166,6 +175,19 @@ def token_table(world: World, table: pd.DataFrame, response: str) -> np.ndarray:
     column `response`."""
     found = zip(table["text"], table["thinking"], table[response], strict=True)
     return np.array([world.token_ids(text, world.response(r, t)) for text, t, r in found])
+
+
+def answer_place(world: World) -> int:
+    """Where the answer begins in a request's tokens with its thinking, the first being 0."""
+    first = world.rows().iloc[0]
+    return len(world.token_ids(first["text"], world.response("", first["thinking"]))) - 1
+
+
+def fit_pairs(world: World) -> pd.DataFrame:
+    """Rows of `World.rows` that the prompt table has to fit on; `pair` matches them two by two."""
+    table, rows = world.prompt_table(), world.rows()
+    fit = rows["text"].isin(table.loc[table["split"] == "fit", "text"])
+    return rows.assign(pair=rows["pair"] + "-" + rows["template"].astype(str))[fit]
 
 
 def _longest(world: World, table: pd.DataFrame) -> int:
