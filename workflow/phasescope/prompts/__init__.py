@@ -1,6 +1,17 @@
-"""Prompt tables, matched pairs and splits; rendering through the chat template."""
+"""Prompt tables, matched pairs and splits; public benchmarks; rendering through the template."""
 
 from phasescope.prompts.rendering import render, render_answer, rendered_hash
+from phasescope.prompts.sources import TableSource, make_table, source_of
 from phasescope.prompts.table import COLUMNS, PromptTable, read_prompts
 
-__all__ = ["COLUMNS", "PromptTable", "read_prompts", "render", "render_answer", "rendered_hash"]
+__all__ = [
+    "COLUMNS",
+    "PromptTable",
+    "TableSource",
+    "make_table",
+    "read_prompts",
+    "render",
+    "render_answer",
+    "rendered_hash",
+    "source_of",
+]
