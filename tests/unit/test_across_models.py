@@ -286,7 +286,8 @@ def test_pairs_of_one_size_are_corrected(own):
 def test_measured_rates_take_the_same_way(own):
     """If it failed, measured and published would be compared by different rules."""
     rates, cells = [], []
-    keys = {"condition": "baseline", "temperature": 0.0, "by": "all", "value": "all"}
+    keys = {"prompt_table": "main", "condition": "baseline", "temperature": 0.0}
+    keys |= {"by": "all", "value": "all"}
     for model, hits in (("a", 60), ("b", 4)):
         cells.append({"model": model, "developer": model, "parameters_total_billion": 7.0})
         rate = {"hits": 2 * hits, "n": 128, "n_missing": 0, "n_sources": 64, "estimate": hits / 64}

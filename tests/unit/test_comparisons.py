@@ -60,6 +60,7 @@ def _answer(prompt: int, grade: str, **more) -> dict:
     return {
         "model": "m",
         "precision": "16",
+        "prompt_table": "main",
         "condition": "baseline",
         "temperature": 0.0,
         "prompt": f"p{prompt}",

@@ -1,4 +1,4 @@
-# Needs: the tables of all cells that run.
+# Needs: the tables of all cells that run, and the prompt tables that they were asked.
 # Makes: the study-wide tables, rates of the answers and paired comparisons of them, the row of each
 # cell (what ran, what did not and why), and the merged configuration.
 
@@ -8,6 +8,7 @@ rule collect:
         checkpoints=[
             f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")
         ],
+        prompts=asked_tables(),
         audit=audit_tables("audit"),
         tensors=audit_tables("tensors"),
         probes=study_tables("probe", "probes"),
@@ -18,6 +19,7 @@ rule collect:
         calibration_sets=study_tables("calibration_sets", "calibration_sets"),
     output:
         cells=f"{RESULTS}/cells.parquet",
+        prompt_tables=f"{RESULTS}/prompt_tables.parquet",
         audit=f"{RESULTS}/audit.parquet",
         tensors=f"{RESULTS}/tensors.parquet",
         probes=f"{RESULTS}/probes.parquet",
@@ -36,6 +38,7 @@ rule collect:
     params:
         config=PLAN.config,
         cells=PLAN.records(),
+        prompts=PLAN.prompt_records,
         code=code("collect.py"),
     script:
         "../scripts/collect.py"

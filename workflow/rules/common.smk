@@ -3,6 +3,7 @@
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -106,6 +107,17 @@ def audit_tables(name):
 def prompt_table(wildcards):
     """The prompt table of a model."""
     return PLAN.prompts[wildcards.model]
+
+
+def prompt_source(wildcards):
+    """Where a prompt table of the configuration comes from."""
+    return PLAN.chosen.sources[f"{RESULTS}/prompts/{wildcards.table}.tsv"]
+
+
+def asked_tables():
+    """Paths of the prompt tables that cells are asked: what no cell asks is not fetched."""
+    asked = {c.model.id for stage in ("probe", "cohere") for c in PLAN.running(stage)}
+    return sorted({r["path"] for r in PLAN.prompt_records if r["path"] and r["model"] in asked})
 
 
 def study_tables(stage, name):

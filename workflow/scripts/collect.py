@@ -8,7 +8,9 @@ import yaml
 
 from phasescope.comparisons import behavior_changes, behavior_rates
 from phasescope.jobs import job, provenance
+from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
+from phasescope.tables.schemas import LABELS
 
 JOINED = (
     "audit",
@@ -22,6 +24,21 @@ JOINED = (
 )
 # from the answers of all cells
 COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
+
+
+def prompt_rows(records, read):
+    """The planned record of each prompt table with what is in it; `read`: those that were asked."""
+    tables = {path: read_prompts(path, paired=False) for path in read}
+    for record in records:
+        found, use = tables.get(record.pop("path")), record["prompt_table"]
+        if found:
+            kept = found if use == MAIN else USES[use].keep(found)
+            labels = kept.frame.loc[kept.frame["split"] == "evaluate", "label"]
+            record |= {f"n_{label}": int((labels == label).sum()) for label in LABELS}
+            record |= {"sha256": found.sha256, "language": found.language}
+        elif record["status"] == "run":
+            record |= {"status": "not_run", "reason": "none of the model's cells runs"}
+        yield record
 
 
 def cell_rows(records, checkpoints, tables):
@@ -46,6 +63,9 @@ with job(snakemake):
         cell_rows(snakemake.params.cells, snakemake.input.checkpoints, snakemake.input.probes)
     )
     write_table(Path(snakemake.output.cells), frame_of("cells", rows), "cells", where)
+    rows = list(prompt_rows(snakemake.params.prompts, snakemake.input.prompts))
+    path = Path(snakemake.output.prompt_tables)
+    write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     for name in JOINED:
         frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
         frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])

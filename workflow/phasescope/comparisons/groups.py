@@ -92,6 +92,7 @@ def measured(
     """
     own = rates[
         (rates["precision"] == precision)
+        & (rates["prompt_table"] == "main")
         & (rates["condition"] == "baseline")
         & (rates["temperature"] == 0)
         & (rates["by"] == "all")

@@ -96,7 +96,17 @@ def _interval(name, what):
 
 
 # how answers came about
+PROMPT_TABLES = (
+    "main",
+    "families",
+    "paraphrases",
+    "knowledge",
+    "benign_tasks",
+    "false_refusals",
+    "hazardous",
+)
 ANSWERED = (
+    _text("prompt_table", "the main one, or what it is for", allowed=PROMPT_TABLES),
     _text("condition", "baseline, or the design whose chosen setting was applied"),
     _number("temperature", "of decoding; 0 is greedy", nullable=False),
 )
@@ -184,6 +194,19 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _text("weights_from", "quantized here, or a third party's id", nullable=True),
         _text("revision", "pinned revision or local folder", nullable=True),
         _text("checkpoint_sha256", "hash of the weights that ran", nullable=True),
+    ),
+    # which prompts each model is asked, and why some are not; one row a model and use
+    "prompt_tables": (
+        CELL[0],
+        _text("prompt_table", "the main one, or what it is for", allowed=(*PROMPT_TABLES, "texts")),
+        _text("claims", "claims that need it"),
+        _text("origin", "path, folder, or data set and revision", nullable=True),
+        _text("sha256", "hash of the table", nullable=True),
+        _text("language", "of its prompts", nullable=True),
+        _count("n_hazardous", "hazardous evaluate prompts that serve", nullable=True),
+        _count("n_benign", "benign evaluate prompts (or passages) that serve", nullable=True),
+        _text("status", "whether there is one", allowed=STATUSES),
+        REASON,
     ),
     # what a study will need, before it runs; one row a cell
     "plan": (
@@ -315,6 +338,9 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("unfinished", "share that ran out of its token budget"),
         _number("repetition", "mean share of 4-grams seen before in the answer"),
         _number("answer_tokens", "mean length of an answer, tokens"),
+        _count("n_texts", "passages of plain text", nullable=True),
+        _number("text_log_perplexity_nats", "per token, of plain text"),
+        _number("text_log_perplexity_se_nats", "its standard error"),
         _number("log_perplexity_nats", "per token, of the right answers"),
         _number("log_perplexity_se_nats", "its standard error, clustered by prompt"),
     ),
