@@ -7,7 +7,7 @@ import pytest
 
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import validated_config
-from phasescope.prompts import MAIN, USES, Unfetched, choose_tables, read_prompts
+from phasescope.prompts import MAIN, USES, Named, choose_tables, read_prompts
 from phasescope.tables.schemas import SCHEMAS
 
 FAMILIES = "world-a-families.tsv"
@@ -89,7 +89,7 @@ def test_benchmarks_are_named_and_not_fetched_while_planning(choose):
         more_prompts={"false_refusals": "xs", "texts": "books"},
     )
     path = str(Path("results/s/prompts/jbb.tsv"))
-    assert chosen.main == {"one": path} and chosen.tables[path] == Unfetched("en")
+    assert chosen.main == {"one": path} and chosen.tables[path] == Named("en")
     assert records["one", MAIN]["origin"] == f"owner/jbb@{'a' * 40}"
     assert records["one", "false_refusals"]["status"] == "run"
     assert records["one", "texts"]["origin"] == "books"

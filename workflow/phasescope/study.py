@@ -24,7 +24,7 @@ from phasescope.matrix import (
     this_machine,
     validated_config,
 )
-from phasescope.prompts import Chosen, PromptTable, Unfetched, choose_tables
+from phasescope.prompts import Chosen, Named, PromptTable, choose_tables
 from phasescope.world import WORLDS
 
 # stages of a cell in run order, and the tables each makes (intervene: one a design)
@@ -254,7 +254,7 @@ def _stops(
     cells: list[Cell],
     config: dict,
     prompts: dict[str, str],
-    tables: dict[str, PromptTable | Unfetched],
+    tables: dict[str, PromptTable | Named],
     files: list[str],
 ) -> dict:
     stops = {}
@@ -299,7 +299,7 @@ def _check_calibration(config: dict, where: str) -> None:
 def _lengths(chosen: Chosen) -> dict[str, Prompts]:
     """Lengths of each model's prompts: the longest over all its tables, the mean of its main one.
 
-    A table that is not on this machine yet has the lengths that are assumed without any.
+    A benchmark's table has the lengths that are assumed without any.
     """
     found = {path: _length(table) for path, table in chosen.tables.items()}
     lengths = {}
@@ -310,9 +310,9 @@ def _lengths(chosen: Chosen) -> dict[str, Prompts]:
     return lengths
 
 
-def _length(table: PromptTable | Unfetched) -> Prompts:
+def _length(table: PromptTable | Named) -> Prompts:
     """Of one table; in a language without grades there are no references."""
-    if isinstance(table, Unfetched):
+    if isinstance(table, Named):
         return Prompts()
     answers = table.frame["answer"] if table.language in WORLDS else [""] * len(table.frame)
     return prompt_lengths(table.frame["text"], answers)

@@ -3,16 +3,16 @@
 from phasescope.prompts.rendering import render, render_answer, rendered_hash
 from phasescope.prompts.sources import TableSource, make_table, source_of
 from phasescope.prompts.table import COLUMNS, PromptTable, read_prompts
-from phasescope.prompts.uses import MAIN, USES, Chosen, Unfetched, choose_tables
+from phasescope.prompts.uses import MAIN, USES, Chosen, Named, choose_tables
 
 __all__ = [
     "COLUMNS",
     "MAIN",
     "USES",
     "Chosen",
+    "Named",
     "PromptTable",
     "TableSource",
-    "Unfetched",
     "choose_tables",
     "make_table",
     "read_prompts",

@@ -52,8 +52,9 @@ _PLAIN, _REWORDED = "none", ("families", "paraphrases", "knowledge")
 
 
 @dataclass(frozen=True)
-class Unfetched:
-    """A table that is not on this machine yet."""
+class Named:
+    """A benchmark's table, which is not read while a study is planned: what it holds would change
+    the plan once it is fetched."""
 
     language: str
 
@@ -70,7 +71,7 @@ class Chosen:
     main: dict[str, str]
     more: dict[str, dict[str, str]]
     missing: dict[tuple[str, str], str]
-    tables: dict[str, PromptTable | Unfetched]
+    tables: dict[str, PromptTable | Named]
     sources: dict[str, TableSource] = field(default_factory=dict)
 
     def records(self, models: Iterable) -> list[dict]:
@@ -95,7 +96,7 @@ def choose_tables(models: Iterable, config: Mapping, results: Path, where: str) 
     """The tables that a configuration names, for models (with `id` and, in `prompts`, a path).
 
     results: folder of the study, where tables of benchmarks are made; where: the configuration's
-    files, for messages. Every table on this machine is read and checked. Raises PhasescopeError.
+    files, for messages. A user's own tables are read and checked. Raises PhasescopeError.
     """
     named = _sources(config["prompt_tables"], results, where)
     sources = dict(named.values())
@@ -163,12 +164,9 @@ def _allowed(named: Mapping, formats: tuple[str, ...]) -> str:
     return f"a name in 'prompt_tables' of format {', '.join(formats)} ({', '.join(fitting)})"
 
 
-def _table(path: str, sources: Mapping, *, paired: bool) -> PromptTable | Unfetched:
-    """What is known of a table: its content, if it is on this machine."""
-    source = sources.get(path)
-    if source is not None and not Path(path).is_file():
-        return Unfetched(source.language)
-    return read_prompts(path, paired=paired)
+def _table(path: str, sources: Mapping, *, paired: bool) -> PromptTable | Named:
+    """What is known of a table: of a user's own, what it holds."""
+    return Named(sources[path].language) if path in sources else read_prompts(path, paired=paired)
 
 
 def _missing(use: str, path: str | None, main: str | None, tables: Mapping) -> str | None:
@@ -182,7 +180,7 @@ def _missing(use: str, path: str | None, main: str | None, tables: Mapping) -> s
             f"the prompt table is in {tables[path].language!r}, the model's prompts are in "
             f"{tables[main].language!r}"
         )
-    if isinstance(tables[path], Unfetched):
+    if isinstance(tables[path], Named):
         return None
     frame = USES[use].keep(tables[path]).frame
     plain = set(frame["family"]) <= {_PLAIN}
