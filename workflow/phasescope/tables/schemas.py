@@ -3,9 +3,15 @@
 A table is tidy, its keys come first, and a unit stands in the column's name where one is needed.
 """
 
-from dataclasses import dataclass
-
 import pyarrow as pa
+
+from phasescope.tables.answers import ANSWER_SCHEMAS, ANSWERED
+from phasescope.tables.columns import CELL, REASON, STATUSES, Column
+from phasescope.tables.columns import count as _count
+from phasescope.tables.columns import flag as _flag
+from phasescope.tables.columns import interval as _interval
+from phasescope.tables.columns import number as _number
+from phasescope.tables.columns import text as _text
 
 PHASES = (
     "none",
@@ -28,8 +34,6 @@ STATISTICS = (
     "split_half_cosine",
     "cosine_next_layer",
 )
-STATUSES = ("run", "not_run")
-VERDICTS = ("supported", "refuted", "inconclusive", "not_run", "uncalibrated")
 _MODEL_STAGES = ("probe", "select", "intervene", "cohere")
 CALIBRATION_STATISTICS = (
     "alpha",
@@ -43,33 +47,6 @@ CALIBRATION_STATISTICS = (
 EFFECTS = ("metadata", "order", "names", "values", "logits", "transformers")
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column: its Arrow type, what it means, and what it may hold."""
-
-    name: str
-    type: pa.DataType
-    description: str
-    nullable: bool = False
-    allowed: tuple[str, ...] | None = None
-
-
-def _text(name, description, *, nullable=False, allowed=None):
-    return Column(name, pa.string(), description, nullable, allowed)
-
-
-def _count(name, description, *, nullable=False):
-    return Column(name, pa.int64(), description, nullable)
-
-
-def _number(name, description, *, nullable=True):
-    return Column(name, pa.float64(), description, nullable)
-
-
-def _flag(name, description, *, nullable=False):
-    return Column(name, pa.bool_(), description, nullable)
-
-
 INTERVENTIONS = (
     "none",
     "ablation",
@@ -80,45 +57,6 @@ INTERVENTIONS = (
 )
 SITES = ("residual", "mixer", "expert_selection", "weights", "several")
 
-CELL = (
-    _text("model", "id of the model in its sheet"),
-    _text("precision", "bits of the weights", allowed=("16", "8", "4")),
-)
-REASON = _text("reason", "why it did not run, or what the verdict rests on", nullable=True)
-
-
-def _interval(name, what):
-    return (
-        _number(name, what),
-        _number(f"{name}_ci_low", f"lower end of the 95 % interval of {name}"),
-        _number(f"{name}_ci_high", f"upper end of the 95 % interval of {name}"),
-    )
-
-
-# how answers came about
-PROMPT_TABLES = (
-    "main",
-    "families",
-    "paraphrases",
-    "knowledge",
-    "benign_tasks",
-    "false_refusals",
-    "hazardous",
-)
-ANSWERED = (
-    _text("prompt_table", "the main one, or what it is for", allowed=PROMPT_TABLES),
-    _text("condition", "baseline, or the design whose chosen setting was applied"),
-    _number("temperature", "of decoding; 0 is greedy", nullable=False),
-)
-RATES = (
-    "strict_asr",
-    "broad_asr",
-    "refusal",
-    "false_refusal",
-    "detected_proceeded",
-    "detected_silent",
-)
-
 # the weights that an audit looked at
 WEIGHTS = (
     CELL[0],
@@ -128,7 +66,7 @@ WEIGHTS = (
 )
 PARTS = ("language_model", "vision", "multi_token_prediction", "other")
 
-SCHEMAS: dict[str, tuple[Column, ...]] = {
+SCHEMAS: dict[str, tuple[Column, ...]] = ANSWER_SCHEMAS | {
     # one row a checkpoint: the source of each model, and the quantized weights of its cells
     "audit": (
         *WEIGHTS,
@@ -194,19 +132,6 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _text("weights_from", "quantized here, or a third party's id", nullable=True),
         _text("revision", "pinned revision or local folder", nullable=True),
         _text("checkpoint_sha256", "hash of the weights that ran", nullable=True),
-    ),
-    # which prompts each model is asked, and why some are not; one row a model and use
-    "prompt_tables": (
-        CELL[0],
-        _text("prompt_table", "the main one, or what it is for", allowed=(*PROMPT_TABLES, "texts")),
-        _text("claims", "claims that need it"),
-        _text("origin", "path, folder, or data set and revision", nullable=True),
-        _text("sha256", "hash of the table", nullable=True),
-        _text("language", "of its prompts", nullable=True),
-        _count("n_hazardous", "hazardous evaluate prompts that serve", nullable=True),
-        _count("n_benign", "benign evaluate prompts (or passages) that serve", nullable=True),
-        _text("status", "whether there is one", allowed=STATUSES),
-        REASON,
     ),
     # what a study will need, before it runs; one row a cell
     "plan": (
@@ -400,82 +325,6 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("repetition", "share of 4-grams seen before in the answer", nullable=False),
         _text("answer_sha256", "hash of the answer's tokens"),
         _text("text", "the answer; kept only under keep_text", nullable=True),
-    ),
-    # rates of graded answers to evaluate prompts; one row a setting, stratum and statistic
-    "behavior_rates": (
-        *CELL,
-        *ANSWERED,
-        _text("by", "what the prompts are grouped by", allowed=("all", "family", "category")),
-        _text("value", "family or category; all"),
-        _text(
-            "statistic",
-            "of hazardous prompts: strict_asr (full), broad_asr (full or partial), refusal; of "
-            "those with readable thinking: detected_proceeded (found hazardous, yet answered in "
-            "full or part), detected_silent (found hazardous, no answer at all); of benign "
-            "prompts: false_refusal",
-            allowed=RATES,
-        ),
-        _count("hits", "answers that count"),
-        _count("n", "graded answers"),
-        _count("n_missing", "answers without a grade, left out"),
-        _count("n_sources", "source prompts behind them"),
-        _number("estimate", "hits / n"),
-        _number("ci_low", "lower end of the 95 % interval, clustered by source prompt"),
-        _number("ci_high", "upper end of the 95 % interval, clustered by source prompt"),
-    ),
-    # paired comparisons of these rates on the same source prompts
-    "behavior_changes": (
-        *CELL,
-        *ANSWERED,
-        _text(
-            "by",
-            "what differs: condition (from baseline), precision (from 16 bit), temperature (from "
-            "0), family (from plain requests)",
-            allowed=("condition", "precision", "temperature", "family"),
-        ),
-        _text("value", "the condition, precision, temperature or family that is compared"),
-        _text("statistic", "which rate", allowed=RATES),
-        _number("estimate", "mean change of a source prompt's share of hits"),
-        _number("ci_low", "lower end of the 95 % interval"),
-        _number("ci_high", "upper end of the 95 % interval"),
-        _count("n", "source prompts that both sides have"),
-        _count("n_lost", "of these, with a lower share of hits"),
-        _count("n_gained", "of these, with a higher share of hits"),
-        _number("p", "two-sided p of McNemar's exact test, a source counting once"),
-        _number("p_holm", "adjusted over the grid: all rows of this `by` and statistic"),
-        _count("n_tests", "tests in the grid"),
-    ),
-    # rates compared across models, measured and published, by the same code
-    "across_models": (
-        _text("origin", "measured, or the source that published it"),
-        _text("precision", "bits of the measured weights", nullable=True, allowed=("16", "8", "4")),
-        _text("statistic", "which rate", allowed=("strict_asr", "broad_asr", "asr")),
-        _text("claim", "claim that it bears on", allowed=("ff-1", "ff-4", "ff-5")),
-        _text(
-            "measure",
-            "spread: largest over smallest rate, p of equal rates (exact); pearson, spearman: with "
-            "log10 of parameters (as stated: unknown scale); omega_squared: share of variance; "
-            "share_ratio: of two of these; difference: of two rates (Barnard)",
-            allowed=(
-                "spread",
-                "pearson",
-                "spearman",
-                "omega_squared",
-                "share_ratio",
-                "difference",
-            ),
-        ),
-        _text("subject", "models, or what explains the variance"),
-        _number("estimate", "the measure"),
-        _number("ci_low", "lower end of the 95 % interval"),
-        _number("ci_high", "upper end of the 95 % interval"),
-        _number("null_p95", "spread: 95th percentile among equal models with these n"),
-        _count("n_models", "models behind it", nullable=True),
-        _count("n", "source prompts (published: answers) of these models", nullable=True),
-        _number("p", "of the exact test; of a share of variance: by permutation"),
-        _number("p_holm", "adjusted over the pairs of this origin and rate"),
-        _text("verdict", "on the claim", allowed=VERDICTS),
-        REASON,
     ),
     # of organisms trained in the study: the verdict on each cell beside what was planted
     "calibration": (
