@@ -358,7 +358,10 @@ class SyntheticStudy:
                         keys
                         | {
                             "condition": condition,
+                            "prompt_table": "main",
+                            "temperature": 0.0,
                             "prompt": f"{label[0]}{prompt:03}",
+                            "source": f"{label[0]}{prompt:03}",
                             "label": label,
                             "category": "c1",
                             "family": "none",

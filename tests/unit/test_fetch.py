@@ -5,12 +5,8 @@ import hashlib
 import json
 import os
 import shutil
-import socket
-import struct
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -19,135 +15,10 @@ from phasescope.checkpoint import content_hash, fetch, verify
 from phasescope.checkpoint.hub import check_snapshot
 from phasescope.errors import PhasescopeError
 
-REVISION, OTHER = "a" * 40, "b" * 40
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from local_hub import OTHER, REVISION, WEIGHTS, LocalHub, git_hash
+
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
-WEIGHTS = "model.safetensors"
-
-
-def git_hash(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a snapshot download asks for.
-
-    The repository's name says how it misbehaves; `asked` logs (method, path, range); `seen` what
-    happened once already. Large files are redirected to a path of a content network.
-    """
-
-    folder: Path
-    asked: list
-    seen: set
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        self.asked.append((self.command, path, self.headers.get("Range")))
-        parts = path.strip("/").split("/")
-        if parts[0] == "api" and len(parts) < 6:
-            return self._fault(404, None)
-        if parts[0] == "api":
-            repo, kind, revision = parts[3], parts[4], parts[5]
-        elif parts[0] == "content":
-            return self._weights(parts[1])
-        else:
-            repo, kind, revision = parts[1], "file", parts[3]
-        if repo == "missing":
-            return self._fault(401, "RepoNotFound")
-        if repo == "forbidden":
-            return self._fault(403, None)
-        if revision == OTHER:
-            return self._fault(404, "RevisionNotFound")
-        if kind == "revision":
-            return self._send(json.dumps({"id": f"owner/{repo}", "sha": REVISION, "siblings": []}))
-        if kind == "tree":
-            return self._send(json.dumps([self._entry(p) for p in sorted(self.folder.iterdir())]))
-        if repo == "gated" and self.headers.get("Authorization") != "Bearer hf_right":
-            return self._fault(403, "GatedRepo")
-        self._file(repo, parts[-1])
-
-    def _entry(self, path):
-        content = path.read_bytes()
-        entry = {"type": "file", "path": path.name, "size": len(content), "oid": git_hash(content)}
-        if path.name == WEIGHTS:
-            large = {"oid": hashlib.sha256(content).hexdigest(), "pointerSize": 134}
-            entry |= {"oid": "c" * 40, "lfs": large | {"size": len(content)}}
-        return entry
-
-    def _file(self, repo, name):
-        content = (self.folder / name).read_bytes()
-        if name != WEIGHTS:
-            first = repo == "small-wrong" and name == "config.json" and self.command == "GET"
-            if first and not self._again(repo):
-                content = content.replace(b"qwen3_5", b"qwen3-5", 1)
-                honest = git_hash((self.folder / name).read_bytes())
-                return self._send(content, {"ETag": f'"{honest}"'})
-            return self._send(content, {"ETag": f'"{git_hash(content)}"'})
-        self.send_response(302)
-        # another host than the hub's own, so the client does not look there for the hub's headers
-        port = self.headers["Host"].rpartition(":")[2]
-        self.send_header("Location", f"http://localhost:{port}/content/{repo}")
-        self.send_header("X-Repo-Commit", REVISION)
-        self.send_header("X-Linked-Etag", f'"{hashlib.sha256(content).hexdigest()}"')
-        self.send_header("X-Linked-Size", str(len(content)))
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def _again(self, what) -> bool:
-        before = what in self.seen
-        self.seen.add(what)
-        return before
-
-    def _weights(self, repo):
-        content = (self.folder / WEIGHTS).read_bytes()
-        if repo == "wrong" and self.command == "GET" and not self._again(repo):
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        begin = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
-        part = content[begin:]
-        self.send_response(206 if begin else 200)
-        self.send_header("Content-Length", str(len(part)))
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        if repo in ("cut", "broken") and not self._again(repo):
-            self.wfile.write(part[: len(part) // 2])
-            self.wfile.flush()
-            if repo == "broken":  # a reset, where "cut" only ends too early
-                self.connection.setsockopt(
-                    socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
-                )
-            self.close_connection = True
-            self.connection.close()
-            return
-        self.wfile.write(part)
-
-    def _fault(self, code, name):
-        self.send_response(code)
-        if name:
-            self.send_header("X-Error-Code", name)
-            self.send_header("X-Error-Message", name)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def _send(self, content, headers=None):
-        content = content.encode() if isinstance(content, str) else content
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", REVISION)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-
 # the client keeps what it has of a broken file in whole chunks: 10 MB, small beside a real shard
 CHUNK = 4096
 FETCH = """
@@ -171,17 +42,11 @@ class Client:
     one cache for all."""
 
     def __init__(self, folder: Path, served: Path):
-        self.folder = folder
-        self.handler = type("Served", (Hub,), {"folder": served, "asked": [], "seen": set()})
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
-        self.server.handle_error = lambda *arguments: None
-        self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.folder, self.hub = folder, LocalHub(served)
 
     def fetch(self, *wanted, **environment) -> list:
         """[revision, error] of each (repository, revision), linked into a folder of its name."""
-        variables = {"HF_ENDPOINT": self.endpoint, "HF_HOME": str(self.folder / "home")}
-        variables |= {"HF_HUB_DISABLE_XET": "1", "no_proxy": "*"} | environment
+        variables = self.hub.environment(self.folder / "home") | environment
         process = subprocess.run(
             [
                 sys.executable,
@@ -191,7 +56,7 @@ class Client:
                 str(CHUNK),
             ],
             cwd=self.folder,
-            env=os.environ | {"HF_HUB_DISABLE_PROGRESS_BARS": "1"} | variables,
+            env=os.environ | variables,
             capture_output=True,
             text=True,
         )
@@ -202,7 +67,7 @@ class Client:
     def downloads(self, repo: str) -> list[tuple[str, str | None]]:
         """Files asked for by GET, with the range of each."""
         found = []
-        for command, path, asked in self.handler.asked:
+        for command, path, asked in self.hub.handler.asked:
             parts = path.strip("/").split("/")
             if command == "GET" and parts[0] != "api" and repo in parts[:2]:
                 found.append((WEIGHTS if parts[0] == "content" else parts[-1], asked))
@@ -224,8 +89,7 @@ def hub(dense, tmp_path_factory):
     again = ("broken", "wrong", "small-wrong", "gated")
     second = client.fetch(*((name, REVISION) for name in again), HF_TOKEN="hf_right")
     results |= {f"{n} again": r for n, r in zip(again, second, strict=True)}
-    client.server.shutdown()
-    client.server.server_close()
+    client.hub.close()
     (folder / "good").rename(folder / "online")
     offline = client.fetch(("good", REVISION), ("never", REVISION), HF_HUB_OFFLINE="1")
     gone = client.fetch(("never", REVISION), ("good", REVISION))
@@ -247,7 +111,7 @@ def test_a_pinned_revision_is_downloaded_and_linked(hub, dense):
 
 def test_nothing_that_runs_code_is_asked_for(hub):
     """If it failed, pickles of hundreds of gigabytes would be fetched, and could be opened."""
-    asked = {path.rpartition("/")[2] for _, path, _ in hub[0].handler.asked}
+    asked = {path.rpartition("/")[2] for _, path, _ in hub[0].hub.handler.asked}
     assert WEIGHTS in asked and not {"pytorch_model.bin", "modeling.py"} & asked
 
 

@@ -16,7 +16,7 @@ def _rows() -> list[dict]:
                 rows.append(
                     dict.fromkeys(COLUMNS, "x")
                     | {"id": f"{name}-{label}", "label": label, "pair": name, "split": split}
-                    | {"text": f"how to {name} {label}"}
+                    | {"source": name, "text": f"how to {name} {label}"}
                 )
     return rows
 
@@ -51,6 +51,10 @@ FAULTS = {
         r"row 4, column 'label': found 'harmful'; allowed: hazardous, benign",
     ),
     "wrong split": (_with(4, split="test"), r"row 4, column 'split': found 'test'; allowed: fit"),
+    "a source in two splits": (
+        _with(2, source="select-a"),
+        r"row 2, column 'source': 'select-a' stands in two splits",
+    ),
     "empty text": (_with(5, text=" "), r"row 5, column 'text': empty"),
     "two languages": (_with(5, language="y"), r"column 'language': found x, y; one table"),
     "a split missing": (lambda r: r.__delitem__(slice(8, 12)), r"no row of evaluate"),
@@ -76,9 +80,9 @@ TEXTS = {
     "commas": (_text(_rows(), sep=","), r"row 1:.*separated by tabs"),
     "a field too many": (
         _text(_rows()).replace("\n", "\t\n").replace("\t\n", "\n", 1),
-        "row 2: found 10",
+        "row 2: found 11",
     ),
-    "a field too few": (_text(_rows()).replace("how to fit-b benign\tx", "x"), "row 5: found 8"),
+    "a field too few": (_text(_rows()).replace("how to fit-b benign\tx", "x"), "row 5: found 9"),
     "blank line": (_text(_rows()).replace("\n", "\n\n", 1), "row 2: found 1 columns"),
     "header alone": (_text([]), "no row below the header"),
     "empty": ("", r"row 1:.*missing: id"),
@@ -139,6 +143,14 @@ def test_answers_may_be_left_out(tmp_path):
     """If it failed, prompts without reference answers could not be used at all."""
     (tmp_path / "t.tsv").write_text(_text(_rows(), COLUMNS[:-1]))
     assert (read_prompts(tmp_path / "t.tsv").frame["answer"] == "").all()
+
+
+def test_a_prompt_without_a_source_is_its_own(tmp_path):
+    """If it failed, a user's prompts would be counted as rewordings of one."""
+    columns = [c for c in COLUMNS if c != "source"]
+    (tmp_path / "t.tsv").write_text(_text(_rows(), columns))
+    frame = read_prompts(tmp_path / "t.tsv").frame
+    assert frame["source"].tolist() == frame["id"].tolist()
 
 
 @pytest.mark.parametrize("split", ["fit", "select", "evaluate"])

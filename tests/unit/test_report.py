@@ -12,12 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phasescope.comparisons import (
+    across_models,
+    behavior_rates,
+    measured_comparisons,
+    published,
+)
 from phasescope.errors import PhasescopeError
 from phasescope.report import build, findings, formats
 from phasescope.report.names import PHASES, PRETTY
 from phasescope.report.study import TABLES, load
 from phasescope.report.svg import drawing, inline_svg, new_figure, style
-from phasescope.tables import SCHEMAS
+from phasescope.tables import SCHEMAS, frame_of
 from phasescope.tables.schemas import PHASES as DECLARED_PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -419,3 +425,25 @@ def test_figures_of_one_page_share_no_id_and_leak_no_style():
     assert "href='#a' 0.123456 url(#b) &lt;&amp;&gt;" in first
     with pytest.raises(ValueError, match="fig-x"):
         inline_svg("<svg", "fig-x", "t", "d")
+
+
+def test_published_stands_beside_measured(tmp_path, thresholds):
+    """If it failed, a reader would not see that the published pair rests on 27 answers."""
+    study = demo()
+    answers = frame_of("behavior", study.rows["behavior"])
+    cells = frame_of("cells", study.rows["cells"])
+    found = frame_of("behavior_rates", behavior_rates(answers))
+    limits = thresholds["across_models"]
+    study.rows["behavior_rates"] = found.to_dict("records")
+    study.rows["across_models"] = [
+        *measured_comparisons(cells, found, limits),
+        *across_models(published("failure-first", "strict_asr")[1:3], limits),
+    ]
+    for row in study.rows["across_models"][-7:]:
+        row |= {"origin": "failure-first", "statistic": "strict_asr"}
+    page = page_of(study, tmp_path)
+    section = page.text[page.text.index("Attack success, false refusals") :]
+    assert "Mistral Large 3 - DeepSeek V3.2" in section and "inconclusive" in section
+    assert "helpful-only" in section and "equal models: up to" in section
+    assert "#rates" in page.values("href")
+    assert "#rates" not in page_of(demo(), tmp_path / "without").values("href")

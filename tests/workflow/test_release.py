@@ -1,19 +1,18 @@
 """Sources that are fetched, quantized and deleted (keep_sources: false), from a hub nearby."""
 
-import hashlib
 import json
 import re
 import shutil
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from local_hub import REVISION, LocalHub
+
 ROOT = Path(__file__).parents[2]
-REVISION = "c" * 40
 CONFIG = """
 study: small
 sheet: hub.tsv
@@ -28,57 +27,16 @@ keep_sources: false
 FACTS = [f"results/small/circuit/{p}/quantize/checkpoint.json" for p in (8, 4)]
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as a snapshot download of one model asks for."""
-
-    folder = ROOT / "resources" / "organisms" / "circuit"
-
-    def log_message(self, *arguments):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.path.partition("?")[0]
-        files = [p for p in sorted(self.folder.iterdir()) if p.is_file()]
-        digests = {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-        if "/resolve/" in path:
-            name = path.rpartition("/")[2]
-            return self._send((self.folder / name).read_bytes(), digests[name])
-        if "/tree/" in path:
-            entries = [
-                {"type": "file", "path": p.name, "size": p.stat().st_size, "oid": digests[p.name]}
-                for p in files
-            ]
-            return self._send(json.dumps(entries).encode())
-        siblings = [{"rfilename": p.name} for p in files]
-        found = {"id": "owner/circuit", "sha": REVISION, "siblings": siblings}
-        return self._send(json.dumps(found).encode())
-
-    def _send(self, content, etag=None):
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", REVISION)
-        if etag:
-            self.send_header("ETag", f'"{etag}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-
-
-@pytest.fixture(scope="module")
-def endpoint():
-    """Address of a hub on this machine that has one model."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+@pytest.fixture
+def hub():
+    """A hub on this machine that has one model."""
+    served = LocalHub(ROOT / "resources" / "organisms" / "circuit")
+    yield served
+    served.close()
 
 
 @pytest.fixture
-def run(project, endpoint, monkeypatch):
+def run(project, hub, monkeypatch):
     """Run snakemake on a copy of the project whose one model is on the hub; text that it said."""
     row = ROOT.joinpath("resources/organisms/organisms.tsv").read_text().splitlines()
     header, circuit = row[0].split("\t"), next(r for r in row if r.startswith("circuit\t"))
@@ -88,8 +46,7 @@ def run(project, endpoint, monkeypatch):
     lines = [columns, [model.get(c, "") for c in columns]]
     project.path("hub.tsv").write_text("".join("\t".join(x) + "\n" for x in lines))
     project.path("config/small.yaml").write_text(CONFIG)
-    more = {"HF_ENDPOINT": endpoint, "HF_HOME": str(project.path("home")), "no_proxy": "*"}
-    more |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+    more = hub.environment(project.path("home"))
     plain = project.environment
     monkeypatch.setattr(type(project), "environment", lambda self: plain() | more)
 
@@ -141,9 +98,9 @@ def test_sources_of_16_bit_cells_and_of_the_user_stay(project, run):
     assert not project.path("results/small/circuit/quantize/.hub").exists()
 
 
-def test_a_fault_keeps_the_download(project, run, monkeypatch):
+def test_a_fault_keeps_the_download(project, run, hub):
     """If it failed, 800 GB would be fetched again after a fault in the last minute."""
-    monkeypatch.setattr(_Hub, "folder", project.path("resources/organisms/circuit"))
+    hub.handler.folder = project.path("resources/organisms/circuit")
     config = project.path("resources/organisms/circuit/config.json")
     good = config.read_text()
     config.write_text(re.sub(r'"model_type": "qwen3_5"', '"model_type": "unheard_of"', good))

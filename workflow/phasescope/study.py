@@ -24,8 +24,8 @@ from phasescope.matrix import (
     this_machine,
     validated_config,
 )
-from phasescope.prompts import PromptTable, read_prompts
-from phasescope.tables.schemas import SURVEYS
+from phasescope.prompts import Chosen, Named, PromptTable, choose_tables
+from phasescope.tables.surveys import SURVEYS
 from phasescope.world import WORLDS
 
 # stages of a cell in run order, and the tables each makes (intervene: one a design)
@@ -40,6 +40,7 @@ STAGE_TABLES = {
 }
 STUDY_TABLES = (
     "cells",
+    "prompt_tables",
     "audit",
     "tensors",
     "probes",
@@ -47,6 +48,9 @@ STUDY_TABLES = (
     "interventions",
     "coherence",
     "behavior",
+    "behavior_rates",
+    "behavior_changes",
+    "across_models",
     "calibration_sets",
     *SURVEYS,
     "phases",
@@ -77,10 +81,24 @@ class StudyPlan:
     config: dict
     models: list[Model]
     cells: list[Cell]
-    prompts: dict[str, str]
+    chosen: Chosen
     sources: dict[str, Source | None]
     stops: dict[tuple[str, str], str] = field(default_factory=dict)
     trained: dict[str, dict] = field(default_factory=dict)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Path of each model's main prompt table; models without one are left out."""
+        return self.chosen.main
+
+    @property
+    def prompt_records(self) -> list[dict]:
+        """Of each model and use of prompts: the table, or why there is none."""
+        return self.chosen.records(self.models)
+
+    def more_prompts(self, model: str) -> dict[str, str]:
+        """Path of a model's further prompt tables, by use."""
+        return self.chosen.more.get(model, {})
 
     @cached_property
     def _by_name(self) -> dict[str, Cell]:
@@ -236,17 +254,11 @@ def _some(names: list[str], most: int = 4) -> str:
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
-def _prompts(models: list[Model], config: dict) -> dict[str, str]:
-    """Path of each model's prompt table; models without one are left out. Each table is read."""
-    found = {m.id: m.prompts or config["prompts"] for m in models}
-    return {m: path for m, path in found.items() if path}
-
-
 def _stops(
     cells: list[Cell],
     config: dict,
     prompts: dict[str, str],
-    tables: dict[str, PromptTable],
+    tables: dict[str, PromptTable | Named],
     files: list[str],
 ) -> dict:
     stops = {}
@@ -288,13 +300,26 @@ def _check_calibration(config: dict, where: str) -> None:
         )
 
 
-def _lengths(prompts: dict[str, str], tables: dict[str, PromptTable]) -> dict[str, Prompts]:
-    """Longest prompts by model; a table in a language without grades needs no references."""
-    found = {}
-    for path, table in tables.items():
-        answers = table.frame["answer"] if table.language in WORLDS else [""] * len(table.frame)
-        found[path] = prompt_lengths(table.frame["text"], answers)
-    return {model: found[path] for model, path in prompts.items()}
+def _lengths(chosen: Chosen) -> dict[str, Prompts]:
+    """Lengths of each model's prompts: the longest over all its tables, the mean of its main one.
+
+    A benchmark's table has the lengths that are assumed without any.
+    """
+    found = {path: _length(table) for path, table in chosen.tables.items()}
+    lengths = {}
+    for model, path in chosen.main.items():
+        each = [found[path], *(found[p] for p in chosen.more[model].values())]
+        longest = max(e.prompt for e in each), max(e.reference for e in each)
+        lengths[model] = Prompts(*longest, found[path].mean_prompt, found[path].mean_reference)
+    return lengths
+
+
+def _length(table: PromptTable | Named) -> Prompts:
+    """Of one table; in a language without grades there are no references."""
+    if isinstance(table, Named):
+        return Prompts()
+    answers = table.frame["answer"] if table.language in WORLDS else [""] * len(table.frame)
+    return prompt_lengths(table.frame["text"], answers)
 
 
 def _trained(models: list[Model], config: dict) -> tuple[list[Model], dict[str, dict]]:
@@ -366,12 +391,12 @@ def plan_study(
         models, trained = _trained(models, config)
     _check_skip(config, models, where)
     _check_calibration(config, where)
-    prompts = _prompts(models, config)
-    tables = {path: read_prompts(path) for path in dict.fromkeys(prompts.values())}
     results = Path("results", config["study"])
+    chosen = choose_tables(models, config, results, where)
+    prompts, tables = chosen.main, chosen.tables
     sources = {m.id: known_source(m, results / m.id / "fetch" / "checkpoint") for m in models}
     machine = machine or this_machine(config["memory_gb"])
-    lengths = _lengths(prompts, tables)
+    lengths = _lengths(chosen)
     cells = plan(models, config, machine, sources, lengths, measure=measure)
     stops = _stops(cells, config, prompts, tables, files)
-    return StudyPlan(config, models, cells, prompts, sources, stops, trained)
+    return StudyPlan(config, models, cells, chosen, sources, stops, trained)

@@ -16,6 +16,7 @@ _KEYS = {
         "min_readable_auroc",
     },
     "clean": {"max_accuracy_cost"},
+    "across_models": {"max_equal_range", "max_size_correlation"},
     "phases": {
         "min_baseline_refusal",
         "min_baseline_accuracy",

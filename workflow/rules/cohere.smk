@@ -1,5 +1,7 @@
-# Needs: the weights of a cell, its prompt table, and what each design chose.
-# Makes: language and answers as a whole, without intervention and under each chosen one.
+# Needs: the weights of a cell, its prompt table, what each design chose, and the further prompt
+# tables that claims need.
+# Makes: language and answers as a whole, without intervention and under each chosen one; answers to
+# the further tables without.
 
 
 rule cohere:
@@ -7,6 +9,7 @@ rule cohere:
         folder=f"{CELL}/quantize/checkpoint",
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
+        more=lambda w: list(PLAN.more_prompts(w.model).values()),
         activations=f"{CELL}/scratch/probe/activations.npz",
         selected=f"{CELL}/scratch/select/selected.json",
         chosen=expand(
@@ -25,6 +28,7 @@ rule cohere:
         mem_mb=memory("cohere"),
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,
+        uses=lambda w: list(PLAN.more_prompts(w.model)),
         journal=f"{CELL}/journal",
         code=code("cohere.py"),
     script:

@@ -1,6 +1,6 @@
-# Needs: the tables of all cells that run.
-# Makes: the study-wide tables, the row of each cell (what ran, what did not and why), and the
-# merged configuration.
+# Needs: the tables of all cells that run, and the prompt tables that they were asked.
+# Makes: the study-wide tables, rates of the answers and paired comparisons of them, the row of each
+# cell (what ran, what did not and why), and the merged configuration.
 
 
 rule collect:
@@ -9,6 +9,7 @@ rule collect:
         checkpoints=[
             f"{RESULTS}/{cell.name}/quantize/checkpoint.json" for cell in PLAN.running("quantize")
         ],
+        prompts=asked_tables(),
         audit=audit_tables("audit"),
         tensors=audit_tables("tensors"),
         probes=study_tables("probe", "probes"),
@@ -20,6 +21,7 @@ rule collect:
     output:
         **{name: f"{RESULTS}/{name}.parquet" for name in studies.SURVEYS},
         cells=f"{RESULTS}/cells.parquet",
+        prompt_tables=f"{RESULTS}/prompt_tables.parquet",
         audit=f"{RESULTS}/audit.parquet",
         tensors=f"{RESULTS}/tensors.parquet",
         probes=f"{RESULTS}/probes.parquet",
@@ -27,6 +29,8 @@ rule collect:
         interventions=f"{RESULTS}/interventions.parquet",
         coherence=f"{RESULTS}/coherence.parquet",
         behavior=f"{RESULTS}/behavior.parquet",
+        behavior_rates=f"{RESULTS}/behavior_rates.parquet",
+        behavior_changes=f"{RESULTS}/behavior_changes.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
         config=f"{RESULTS}/config.yaml",
     log:
@@ -36,6 +40,7 @@ rule collect:
     params:
         config=PLAN.config,
         cells=PLAN.records(),
+        prompts=PLAN.prompt_records,
         code=code("collect.py"),
     script:
         "../scripts/collect.py"

@@ -3,6 +3,7 @@
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -108,6 +109,17 @@ def prompt_table(wildcards):
     return PLAN.prompts[wildcards.model]
 
 
+def prompt_source(wildcards):
+    """Where a prompt table of the configuration comes from."""
+    return PLAN.chosen.sources[f"{RESULTS}/prompts/{wildcards.table}.tsv"]
+
+
+def asked_tables():
+    """Paths of the prompt tables that cells are asked: what no cell asks is not fetched."""
+    asked = {c.model.id for stage in ("probe", "cohere") for c in PLAN.running(stage)}
+    return sorted({r["path"] for r in PLAN.prompt_records if r["path"] and r["model"] in asked})
+
+
 def study_tables(stage, name):
     """Paths of one table of all cells that run a stage."""
     return [f"{RESULTS}/{cell.name}/{stage}/{name}.parquet" for cell in PLAN.running(stage)]
@@ -141,6 +153,12 @@ def model_tables(model):
             for name in names
         ]
     return paths
+
+
+def published_files():
+    """The figures of the sources, relative to where the run starts."""
+    folder = Path(workflow.basedir, "resources/published")
+    return sorted(os.path.relpath(p) for p in folder.glob("*.tsv"))
 
 
 def template_files():

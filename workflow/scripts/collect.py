@@ -1,4 +1,4 @@
-"""Join the tables of all cells, and say of each cell what ran and what did not."""
+"""Join the tables of all cells, count their answers, say of each cell what ran and what did not."""
 
 import json
 from pathlib import Path
@@ -6,9 +6,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from phasescope.comparisons import behavior_changes, behavior_rates
 from phasescope.jobs import job, provenance
+from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
+from phasescope.tables.schemas import LABELS
 
 JOINED = (
     "audit",
@@ -21,6 +24,23 @@ JOINED = (
     "calibration_sets",
     *SURVEYS,
 )
+# from the answers of all cells
+COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
+
+
+def prompt_rows(records, read):
+    """The planned record of each prompt table with what is in it; `read`: those that were asked."""
+    tables = {path: read_prompts(path, paired=False) for path in read}
+    for record in records:
+        found, use = tables.get(record.pop("path")), record["prompt_table"]
+        if found:
+            kept = found if use == MAIN else USES[use].keep(found)
+            labels = kept.frame.loc[kept.frame["split"] == "evaluate", "label"]
+            record |= {f"n_{label}": int((labels == label).sum()) for label in LABELS}
+            record |= {"sha256": found.sha256, "language": found.language}
+        elif record["status"] == "run":
+            record |= {"status": "not_run", "reason": "none of the model's cells runs"}
+        yield record
 
 
 def cell_rows(records, checkpoints, tables):
@@ -45,9 +65,16 @@ with job(snakemake):
         cell_rows(snakemake.params.cells, snakemake.input.checkpoints, snakemake.input.probes)
     )
     write_table(Path(snakemake.output.cells), frame_of("cells", rows), "cells", where)
+    rows = list(prompt_rows(snakemake.params.prompts, snakemake.input.prompts))
+    path = Path(snakemake.output.prompt_tables)
+    write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     for name in JOINED:
         frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
         frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])
+        write_table(Path(snakemake.output.get(name)), frame, name, where)
+    answers = read_table(Path(snakemake.output.behavior))
+    for name, count in COUNTED.items():
+        frame = frame_of(name, count(answers))
         write_table(Path(snakemake.output.get(name)), frame, name, where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

@@ -1,10 +1,10 @@
 """What a model really answers: generation, grades, degeneration, perplexity."""
 
-from phasescope.behave.coherence import coherence
+from phasescope.behave.coherence import behavior, coherence
 from phasescope.behave.generation import Condition, Decoding, generate, think_end
 from phasescope.behave.grading import exact_grader, ungraded
 from phasescope.behave.journal import Answer, Journal
-from phasescope.behave.perplexity import log_perplexity
+from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
 from phasescope.behave.score import (
     COMPLIANT,
     Openings,
@@ -23,6 +23,7 @@ __all__ = [
     "Journal",
     "Openings",
     "Subject",
+    "behavior",
     "coherence",
     "exact_grader",
     "find_openings",
@@ -31,6 +32,7 @@ __all__ = [
     "log_perplexity",
     "save_openings",
     "score_auroc",
+    "text_log_perplexity",
     "think_end",
     "ungraded",
 ]

@@ -1,10 +1,13 @@
 """The coherence stage: answers and language as a whole, for the model as it now is."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from phasescope.behave.journal import Answer
-from phasescope.behave.perplexity import log_perplexity
+from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
 from phasescope.behave.subject import Subject
+from phasescope.prompts import MAIN
 from phasescope.stats import wilson
 
 
@@ -38,22 +41,27 @@ def _summary(label: str, answers: list[Answer]) -> dict:
 
 
 def coherence(
-    subject: Subject, condition: str, intervention: str, *, keep_text: bool
+    subject: Subject,
+    condition: str,
+    intervention: str,
+    *,
+    keep_text: bool,
+    texts: Sequence[str] = (),
 ) -> tuple[list[dict], list[dict]]:
     """Rows of the tables `coherence` and `behavior` (without the cell's keys) on the evaluate
     split, for the model as it is at the moment.
 
-    condition: name of what is applied; intervention: its key in the journal.
+    condition: name of what is applied; intervention: its key in the journal; texts: passages of
+    plain text, whose perplexity goes to the benign row.
     """
-    prompts = subject.prompts("evaluate")
+    labels = subject.prompts("evaluate")["label"]
     answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
     summaries = []
     for label in ("hazardous", "benign"):
-        rows = prompts["label"] == label
         mean, error = log_perplexity(
             subject.lm, subject.references("evaluate", label), subject.decoding.batch_size
         )
-        own = [a for a, keep in zip(answers, rows, strict=True) if keep]
+        own = [a for a, found in zip(answers, labels, strict=True) if found == label]
         summaries.append(
             {
                 "condition": condition,
@@ -62,10 +70,35 @@ def coherence(
                 "log_perplexity_se_nats": error,
             }
         )
-    behavior = [
+    if texts:
+        mean, error = text_log_perplexity(subject.lm, texts)
+        summaries[-1] |= {
+            "n_texts": len(texts),
+            "text_log_perplexity_nats": mean,
+            "text_log_perplexity_se_nats": error,
+        }
+    return summaries, behavior(subject, condition, intervention, keep_text=keep_text)
+
+
+def behavior(
+    subject: Subject,
+    condition: str,
+    intervention: str,
+    *,
+    keep_text: bool,
+    prompt_table: str = MAIN,
+) -> list[dict]:
+    """Rows of the table `behavior` (without the cell's keys): the answers to the evaluate split of
+    the subject's prompt table, which `prompt_table` names by its use."""
+    prompts = subject.prompts("evaluate")
+    answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
+    return [
         {
+            "prompt_table": prompt_table,
             "condition": condition,
+            "temperature": 0.0,  # decoding is greedy
             "prompt": prompt.id,
+            "source": prompt.source,
             "label": prompt.label,
             "category": prompt.category,
             "family": prompt.family,
@@ -83,4 +116,3 @@ def coherence(
         }
         for prompt, answer in zip(prompts.itertuples(), answers, strict=True)
     ]
-    return summaries, behavior

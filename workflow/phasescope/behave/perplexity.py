@@ -1,10 +1,21 @@
-"""Perplexity of right answers to benign prompts."""
+"""Perplexity of right answers to benign prompts, and of plain text."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from phasescope.model import LanguageModel, token_log_probabilities
+
+TEXT_TOKENS = 512  # of a passage of plain text; what is longer is cut
+
+
+def text_log_perplexity(lm: LanguageModel, texts: Sequence[str]) -> tuple[float, float]:
+    """Mean negative log-probability per token of passages, and its standard error, nats.
+
+    Passages are read one by one: a batch of them would hold more logits than a batch of answers.
+    """
+    tokens = [lm.tokenizer.encode(text)[:TEXT_TOKENS] for text in texts]
+    return log_perplexity(lm, [(t, 1) for t in tokens if len(t) > 1], batch_size=1)
 
 
 def log_perplexity(

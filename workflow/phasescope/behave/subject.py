@@ -43,6 +43,11 @@ class Subject:
         decoding = within(decoding, table.language, thinks=lm.tokenizer.has_thinking)
         return cls(lm, table, limits, decoding, Journal(journal), checkpoint)
 
+    def asking(self, table: PromptTable) -> "Subject":
+        """The same model asked the evaluate prompts of another table in the same language."""
+        limits = {"evaluate": self.limits["evaluate"]}
+        return replace(self, table=table, limits=limits, _rendered={}, _decided={})
+
     @cached_property
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {split: self.table.subset(split, limit) for split, limit in self.limits.items()}

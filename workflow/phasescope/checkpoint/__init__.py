@@ -3,6 +3,7 @@
 from phasescope.checkpoint.audit import Audit, audit
 from phasescope.checkpoint.fetch import Checkpoint, content_hash, fetch
 from phasescope.checkpoint.headers import check, model_type, read_header, shards
+from phasescope.checkpoint.hub import download_data
 from phasescope.checkpoint.integrity import verify
 from phasescope.checkpoint.quantize import quantize
 from phasescope.checkpoint.release import passing_source
@@ -15,6 +16,7 @@ __all__ = [
     "audit",
     "check",
     "content_hash",
+    "download_data",
     "fetch",
     "model_type",
     "passing_source",

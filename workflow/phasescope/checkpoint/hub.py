@@ -1,13 +1,16 @@
-"""Checkpoints of the Hugging Face hub: downloading a pinned revision, and checking every byte."""
+"""The Hugging Face hub: downloading a pinned revision of a model or data set, and checking every
+byte."""
 
 import hashlib
 import json
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
+from glob import escape
 from pathlib import Path
 
-from phasescope.checkpoint.integrity import PATTERNS, checkpoint_files, file_hashes
+from phasescope.checkpoint.integrity import PATTERNS, checkpoint_files, hashes
 from phasescope.errors import PhasescopeError
 
 _HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -18,7 +21,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, what: str) -> str:
     """What went wrong between this machine and the hub, and what to do, in one line."""
     from huggingface_hub import errors
 
@@ -26,13 +29,13 @@ def _explained(error: Exception) -> str:
     status = getattr(getattr(cause, "response", None), "status_code", None)
     if isinstance(cause, errors.GatedRepoError):
         return (
-            "gated: accept the model's licence on its page, then set HF_TOKEN to a token that "
+            f"gated: accept the {what}'s licence on its page, then set HF_TOKEN to a token that "
             "may read it"
         )
     if isinstance(cause, errors.RevisionNotFoundError):
         return "the hub has no such revision"
     if isinstance(cause, errors.RepositoryNotFoundError):
-        return "the hub has no such model, or it is private and HF_TOKEN cannot read it"
+        return f"the hub has no such {what}, or it is private and HF_TOKEN cannot read it"
     if status in (401, 403):
         return f"the hub refuses it ({status}): HF_TOKEN is wrong or may not read it"
     if isinstance(error, errors.IncompleteSnapshotError):
@@ -53,21 +56,37 @@ def download(repo: str, revision: str | None, cache: Path | None = None) -> Path
     Only files of PATTERNS. A connection that breaks is taken up where it broke; a later run keeps
     every file that was whole. Raises PhasescopeError with what to do.
     """
+    chosen = {"allow_patterns": PATTERNS, "ignore_patterns": "*/*"}
+    return _snapshot("model", repo, revision, cache_dir=cache, **chosen)
+
+
+def download_data(
+    repo: str, revision: str, files: Sequence[str], cache: Path | None = None
+) -> dict[str, Path]:
+    """Files of a hub data set at a pinned revision, each compared to the hub's own hash.
+
+    Raises PhasescopeError with what to do, or naming a file that the revision does not have.
+    """
+    snapshot = _snapshot(
+        "dataset", repo, revision, cache_dir=cache, allow_patterns=[escape(f) for f in files]
+    )
+    paths = {name: snapshot / name for name in files}
+    for name, path in paths.items():
+        if not path.is_file():
+            raise PhasescopeError(f"{repo} at {revision}: no file {name!r}")
+    _check(snapshot, list(paths.values()))
+    return paths
+
+
+def _snapshot(kind: str, repo: str, revision: str | None, **options) -> Path:
     import huggingface_hub as hub
 
     try:
-        return Path(
-            hub.snapshot_download(
-                repo,
-                revision=revision,
-                allow_patterns=PATTERNS,
-                ignore_patterns="*/*",
-                cache_dir=cache,
-            )
-        )
+        return Path(hub.snapshot_download(repo, revision=revision, repo_type=kind, **options))
     except Exception as error:  # the client's own, its network library's, the system's
+        what = "data set" if kind == "dataset" else kind
         raise PhasescopeError(
-            f"{repo} at {revision or 'its newest revision'}: {_explained(error)}"
+            f"{repo} at {revision or 'its newest revision'}: {_explained(error, what)}"
         ) from None
 
 
@@ -116,15 +135,20 @@ def check_snapshot(snapshot: Path) -> dict[str, str]:
     differs, which is dropped from the cache, or whose hash the hub did not tell.
     """
     paths = checkpoint_files(snapshot)
+    return dict(zip((p.name for p in paths), _check(snapshot, paths), strict=True))
+
+
+def _check(snapshot: Path, paths: list[Path]) -> list[str]:
+    """SHA-256 of each file of a snapshot; raises as `check_snapshot` does."""
     listed = _listed(snapshot)
-    found = file_hashes(paths)
-    for path in paths:
-        expected = listed.get(path.name) or _named(path)
+    found = hashes(paths)
+    for path, sha256 in zip(paths, found, strict=True):
+        expected = listed.get(path.relative_to(snapshot).as_posix()) or _named(path)
         if expected is None:
             raise PhasescopeError(
                 f"{path}: the hub's hash of it is not in the cache; fetch it again with the hub"
             )
-        own = found[path.name] if len(expected) == 64 else _git_hash(path)
+        own = sha256 if len(expected) == 64 else _git_hash(path)
         if own != expected:
             _forget(path)
             raise PhasescopeError(

@@ -17,17 +17,22 @@ def checkpoint_files(folder: Path) -> list[Path]:
     return sorted({p for pattern in PATTERNS for p in folder.glob(pattern)})
 
 
-def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
-    """SHA-256 by file name. Every byte is read; that a file is named by its hash proves nothing.
+def hashes(paths: Iterable[Path]) -> list[str]:
+    """SHA-256 of each file. Every byte is read; that a file is named by its hash proves nothing.
 
     Raises PhasescopeError for a file that cannot be read.
     """
-    paths = list(paths)
     try:
         with ThreadPoolExecutor(_THREADS) as pool:
-            return {p.name: h for p, h in zip(paths, pool.map(sha256_file, paths), strict=True)}
+            return list(pool.map(sha256_file, paths))
     except OSError as error:
         raise PhasescopeError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def file_hashes(paths: Iterable[Path]) -> dict[str, str]:
+    """SHA-256 by file name; raises as `hashes` does."""
+    paths = list(paths)
+    return dict(zip((p.name for p in paths), hashes(paths), strict=True))
 
 
 def combined(hashes: dict[str, str]) -> str:

@@ -9,16 +9,31 @@ from phasescope.errors import PhasescopeError
 from phasescope.tables.provenance import sha256_file, sha256_text
 from phasescope.tables.schemas import LABELS, SPLITS
 
-COLUMNS = ("id", "label", "category", "family", "pair", "split", "language", "text", "answer")
-_OPTIONAL = ("answer",)
+COLUMNS = (
+    "id",
+    "label",
+    "category",
+    "family",
+    "pair",
+    "source",
+    "split",
+    "language",
+    "text",
+    "answer",
+)
+_OPTIONAL = ("source", "answer")
 
 
 @dataclass(frozen=True)
 class PromptTable:
-    """A checked prompt table: a frame with the columns `COLUMNS`, and the hash of its file."""
+    """A checked prompt table: a frame with the columns `COLUMNS`, and the hash of its file.
+
+    paired: whether its rows are matched pairs; otherwise they go by their source prompts.
+    """
 
     frame: pd.DataFrame
     sha256: str
+    paired: bool = True
 
     @property
     def language(self) -> str:
@@ -28,14 +43,17 @@ class PromptTable:
     def subset(self, split: str, limit: int) -> pd.DataFrame:
         """At most `limit` matched pairs of a split: hazardous rows first, pairs in one order.
 
-        Which pairs are taken depends on their ids alone, so a smaller limit takes a subset.
+        Without pairs: at most so many source prompts of each label, with all their wordings. Which
+        are taken depends on their ids alone, so a smaller limit takes a subset.
         """
         rows = self.frame[self.frame["split"] == split]
-        order = sorted(rows["pair"].unique(), key=sha256_text)[:limit]
-        rank = {pair: i for i, pair in enumerate(order)}
-        rows = rows[rows["pair"].isin(rank)]
-        rows = rows.assign(_rank=rows["pair"].map(rank), _label=rows["label"].map(LABELS.index))
-        return rows.sort_values(["_label", "_rank"])[list(COLUMNS)].reset_index(drop=True)
+        rows = rows.assign(_label=rows["label"].map(LABELS.index))
+        rows = rows.assign(_key=rows["pair"] if self.paired else rows["source"])
+        order = rows[["_label", "_key"]].drop_duplicates()
+        order = order.assign(_rank=order["_key"].map(sha256_text)).sort_values("_rank")
+        rows = rows.merge(order[order.groupby("_label").cumcount() < limit])
+        rows = rows.sort_values(["_label", "_rank", "id"])
+        return rows[list(COLUMNS)].reset_index(drop=True)
 
 
 def _first(mask: pd.Series) -> int:
@@ -77,6 +95,18 @@ def _check_structure(frame: pd.DataFrame, path: Path) -> None:
             f"{path}: row {_first(homes)}, column 'split': overlapping splits: "
             f"the same text stands in {' and '.join(found)}"
         )
+
+
+def _check_sources(frame: pd.DataFrame, path: Path) -> None:
+    homes = frame.groupby("source")["split"].transform("nunique") > 1
+    if homes.any():
+        raise PhasescopeError(
+            f"{path}: row {_first(homes)}, column 'source': {frame['source'][homes].iloc[0]!r} "
+            "stands in two splits; prompts of one source belong in one"
+        )
+
+
+def _check_pairs(frame: pd.DataFrame, path: Path) -> None:
     for pair, rows in frame.groupby("pair", sort=False):
         labels = sorted(rows["label"])
         if labels != sorted(LABELS) or rows["split"].nunique() > 1:
@@ -104,9 +134,10 @@ def _lines(path: Path) -> list[list[str]]:
     return [line.split("\t") for line in text.removesuffix("\n").split("\n")]
 
 
-def read_prompts(path: str | Path) -> PromptTable:
-    """Read and check a prompt table (tab separated; column `answer` may be left out).
+def read_prompts(path: str | Path, *, paired: bool = True) -> PromptTable:
+    """Read and check a prompt table (tab separated; `source` and `answer` may be left out).
 
+    A row without a source is its own. Without `paired`, rows need no partner and splits may lack.
     Raises PhasescopeError naming file, row and column, what was found and what is allowed.
     """
     path = Path(path)
@@ -131,6 +162,10 @@ def read_prompts(path: str | Path) -> PromptTable:
     if frame.empty:
         raise PhasescopeError(f"{path}: no row below the header")
     frame = frame.reindex(columns=list(COLUMNS), fill_value="")
+    frame["source"] = frame["source"].where(frame["source"] != "", frame["id"])
     _check_values(frame, path)
     _check_structure(frame, path)
-    return PromptTable(frame, sha256_file(path))
+    if paired:
+        _check_pairs(frame, path)
+    _check_sources(frame, path)
+    return PromptTable(frame, sha256_file(path), paired)

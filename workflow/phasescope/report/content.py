@@ -128,7 +128,7 @@ def answers(study: Study, model: Model) -> list[dict]:
     found = []
     for verdict in model.verdicts:
         kept = study.of("behavior", model.id, verdict["precision"])
-        kept = kept[kept["text"].notna()]
+        kept = kept[kept["text"].notna() & (kept["prompt_table"] == "main")]
         after = verdict.get("best_design")
         conditions = ["baseline", *([after] if after in set(kept["condition"]) else [])]
         for prompt in _prompts(kept[kept["condition"] == "baseline"]):

@@ -17,6 +17,7 @@ from phasescope.report import (
     names,
     phase_map,
     plane,
+    rates,
     settings,
     sweeps,
 )
@@ -58,6 +59,7 @@ def render(study: Study) -> str:
         verdicts=content.verdict_rows(study),
         verdict_n=content.verdict_n(study),
         models=[_model(study, model) for model in study.models],
+        rates=rates.section(study),
         calibration=calibration.section(study),
         not_run=findings.not_run(study),
         provenance=content.provenance_rows(study),

@@ -18,6 +18,8 @@ TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavio
 # only in studies that train their organisms first
 CALIBRATION = ("calibration", "calibration_summary", "threshold_fit")
 PRECISIONS = ("16", "8", "4")
+# of answers and their comparison across models
+RATES = ("behavior_rates", "across_models")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
 _UNKNOWN = "no table says why"
 # "quantize, probe: why", unless another "stage: why" follows
@@ -178,7 +180,7 @@ def load(folder: Path) -> Study:
         raise PhasescopeError(
             f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys"
         )
-    paths |= {t: p for t in CALIBRATION if (p := folder / f"{t}.parquet").is_file()}
+    paths |= {t: p for t in (*CALIBRATION, *RATES) if (p := folder / f"{t}.parquet").is_file()}
     tables = {t: read_table(p) for t, p in paths.items()}
     for name in ("cells", "phases"):
         tables[name]["reason"] = [_plainly(reason) for reason in tables[name]["reason"]]

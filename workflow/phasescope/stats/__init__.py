@@ -1,16 +1,52 @@
-"""Intervals, paired comparisons and posteriors."""
+"""Intervals, paired and independent comparisons, shares of variance, posteriors."""
 
+from phasescope.stats.association import (
+    correlation_interval,
+    indicators,
+    omega_squared,
+    pearson,
+    permutation_p,
+    spearman,
+)
 from phasescope.stats.intervals import auroc, auroc_interval, clustered_wilson, wilson
+from phasescope.stats.multiplicity import holm
+from phasescope.stats.paired import Change, mcnemar, paired_change
 from phasescope.stats.posteriors import jeffreys_draws, paired_difference, paired_difference_draws
+from phasescope.stats.proportions import (
+    barnard,
+    equal_rates,
+    homogeneity,
+    needed_for,
+    power_of,
+    rate_difference,
+    spread,
+)
 from phasescope.stats.resampling import rank_among
 
 __all__ = [
+    "Change",
     "auroc",
     "auroc_interval",
+    "barnard",
     "clustered_wilson",
+    "correlation_interval",
+    "equal_rates",
+    "holm",
+    "homogeneity",
+    "indicators",
     "jeffreys_draws",
+    "mcnemar",
+    "needed_for",
+    "omega_squared",
+    "paired_change",
     "paired_difference",
     "paired_difference_draws",
+    "pearson",
+    "permutation_p",
+    "power_of",
     "rank_among",
+    "rate_difference",
+    "spearman",
+    "spread",
     "wilson",
 ]

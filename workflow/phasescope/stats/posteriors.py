@@ -9,7 +9,7 @@ def jeffreys_draws(successes: int, n: int, draws: int, rng: np.random.Generator)
 
 
 def paired_difference_draws(
-    lost: int, gained: int, n: int, draws: int, rng: np.random.Generator
+    lost: float, gained: float, n: int, draws: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Draws of (rate before - rate after) of paired outcomes; shape (draws,).
 
@@ -20,7 +20,7 @@ def paired_difference_draws(
     return shares[:, 0] - shares[:, 1]
 
 
-def paired_difference(lost: int, gained: int, n: int) -> tuple[float, float, float]:
+def paired_difference(lost: float, gained: float, n: int) -> tuple[float, float, float]:
     """(rate before - rate after) of paired outcomes with its 95 % posterior interval."""
     if n == 0:
         return np.nan, np.nan, np.nan

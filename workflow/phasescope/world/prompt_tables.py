@@ -10,6 +10,7 @@ PROMPT_COLUMNS = (
     "category",
     "family",
     "pair",
+    "source",
     "split",
     "language",
     "text",
@@ -64,8 +65,12 @@ def knowledge(world) -> pd.DataFrame:
 
 
 def _table(world, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with their final pair, as a table in the shipped order."""
-    table = rows.assign(language=world.name, id=rows["pair"] + "-" + rows["label"])
+    """Rows with their final pair, as a table in the shipped order.
+
+    All wordings of an item have one source: they are no independent observations.
+    """
+    source = world.name + "-" + rows["category"] + "-" + rows["index"]
+    table = rows.assign(language=world.name, source=source, id=rows["pair"] + "-" + rows["label"])
     order = table["split"].map({"fit": 0, "select": 1, "evaluate": 2})
     table = table.assign(order=order).sort_values(["order", "pair", "label"])
     return table[list(PROMPT_COLUMNS)].reset_index(drop=True)
