@@ -34,6 +34,7 @@ def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N
         "n_hazardous": N,
         "n_benign": N,
         "n_refusal": refused if kind == "none" else N - full,
+        "n_missing": 0,
         "n_full": N - refused if kind == "none" else full,
         "n_refused_at_baseline": refused,
         "n_removed": full,

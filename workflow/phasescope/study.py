@@ -1,12 +1,14 @@
 """A study before it runs: its cells, which stages each runs, and why the others do not."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from phasescope.checkpoint import model_type, read_header, shards
 from phasescope.errors import PhasescopeError
+from phasescope.graders import endpoint_of, judge_status
 from phasescope.matrix import (
     Cell,
     Machine,
@@ -25,6 +27,7 @@ from phasescope.matrix import (
     validated_config,
 )
 from phasescope.prompts import PromptTable, read_prompts
+from phasescope.thresholds import read_thresholds
 from phasescope.world import WORLDS
 
 # stages of a cell in run order, and the tables each makes (intervene: one a design)
@@ -58,6 +61,7 @@ ANSWER_KEYS = (
     "batch_size",
     "keep_text",
     "seed",
+    "judge",
 )
 _NEED_GRADES = ("select", "intervene", "cohere")
 
@@ -68,7 +72,7 @@ class StudyPlan:
 
     sources: by model, what is known of its checkpoint; stops: for each cell's name and stage, why
     it does not run; trained: for each organism that is trained first, its `organism`, `recipe`,
-    `seed` and planted `phase`.
+    `seed` and planted `phase`; languages: of each prompt table, by its path.
     """
 
     config: dict
@@ -78,6 +82,7 @@ class StudyPlan:
     sources: dict[str, Source | None]
     stops: dict[tuple[str, str], str] = field(default_factory=dict)
     trained: dict[str, dict] = field(default_factory=dict)
+    languages: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def _by_name(self) -> dict[str, Cell]:
@@ -130,6 +135,22 @@ class StudyPlan:
         if model in self.trained:
             return [folder]
         return sorted(str(p) for p in Path(folder).glob("*") if p.is_file()) or [folder]
+
+    def grading(self) -> dict[str, tuple[str, str]]:
+        """By model: what its grades are (`exact`, `calibrated`, `uncalibrated`) and why; models
+        whose prompts nothing reads are left out."""
+        found = {}
+        for model, path in self.prompts.items():
+            if self.languages[path] in WORLDS:
+                found[model] = "exact", "exact grades of a symbolic world"
+            elif self.config["judge"] is not None:
+                found[model] = self._judge_status
+        return found
+
+    @cached_property
+    def _judge_status(self) -> tuple[str, str]:
+        limits = read_thresholds(self.config["thresholds"])["grading"]
+        return judge_status(self.config["judge"], limits)
 
     @property
     def results(self) -> Path:
@@ -256,10 +277,11 @@ def _stops(
             stops |= {(cell.name, stage): reason for stage in STAGE_TABLES}
             continue
         stops |= {(cell.name, stage): r for stage in STAGE_TABLES if (r := cell.reason(stage))}
-        if (language := tables[prompts[cell.model.id]].language) not in WORLDS:
+        language = tables[prompts[cell.model.id]].language
+        if language not in WORLDS and config["judge"] is None:
             reason = (
-                f"no grader reads the prompts' language {language!r} yet; exact grades "
-                f"exist for {', '.join(WORLDS)}"
+                f"no grader reads the prompts' language {language!r}: exact grades exist for "
+                f"{', '.join(WORLDS)}, and no judge is named (key 'judge' in {files[-1]})"
             )
             stops = {(cell.name, stage): reason for stage in _NEED_GRADES} | stops
     return stops
@@ -282,6 +304,31 @@ def _check_calibration(config: dict, where: str) -> None:
             f"precisions {config['precisions']}; sets are compared on 16-bit weights: allowed with "
             "16 among the precisions"
         )
+
+
+def _family(name: str) -> str:
+    """Family of a model by its name: the letters that it begins with."""
+    return re.match(r"[a-z]*", name.rsplit("/", 1)[-1].lower())[0]
+
+
+def _check_judge(config: dict, models: list[Model], where: str) -> None:
+    """A judge must be askable and of another family than the models it judges."""
+    judge = config["judge"]
+    if judge is None:
+        return
+    try:
+        name = endpoint_of(judge).name
+    except PhasescopeError as error:
+        raise PhasescopeError(f"{where}: {error}") from None
+    families = {(judge.get("family") or _family(name)).lower()}
+    if judge.get("folder"):
+        families.add(_family(model_type(Path(judge["folder"]))))
+    for model in models:
+        if found := families & {_family(model.huggingface_id or ""), _family(model.id)} - {""}:
+            raise PhasescopeError(
+                f"{where}: key 'judge': of the family {found.pop()!r}, as model {model.id!r} that "
+                "it would judge; allowed: another family"
+            )
 
 
 def _lengths(prompts: dict[str, str], tables: dict[str, PromptTable]) -> dict[str, Prompts]:
@@ -362,6 +409,7 @@ def plan_study(
         models, trained = _trained(models, config)
     _check_skip(config, models, where)
     _check_calibration(config, where)
+    _check_judge(config, models, where)
     prompts = _prompts(models, config)
     tables = {path: read_prompts(path) for path in dict.fromkeys(prompts.values())}
     results = Path("results", config["study"])
@@ -370,4 +418,5 @@ def plan_study(
     lengths = _lengths(prompts, tables)
     cells = plan(models, config, machine, sources, lengths, measure=measure)
     stops = _stops(cells, config, prompts, tables, files)
-    return StudyPlan(config, models, cells, prompts, sources, stops, trained)
+    languages = {path: table.language for path, table in tables.items()}
+    return StudyPlan(config, models, cells, prompts, sources, stops, trained, languages)

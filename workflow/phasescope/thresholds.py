@@ -16,6 +16,7 @@ _KEYS = {
         "min_readable_auroc",
     },
     "clean": {"max_accuracy_cost"},
+    "grading": {"min_labeled", "min_sensitivity", "min_specificity", "max_missing"},
     "phases": {
         "min_baseline_refusal",
         "min_baseline_accuracy",

@@ -5,6 +5,7 @@ import numpy as np
 from phasescope.behave.journal import Answer
 from phasescope.behave.perplexity import log_perplexity
 from phasescope.behave.subject import Subject
+from phasescope.graders import DEGENERATE, MISSING, REFUSAL
 from phasescope.stats import wilson
 
 
@@ -24,13 +25,17 @@ def _thought(answers: list[Answer]) -> dict:
 
 
 def _summary(label: str, answers: list[Answer]) -> dict:
+    """Rates among the answers that have a grade; lengths and the like among all."""
+    grades = [a.grade for a in answers if a.grade != MISSING]
     return {
         "label": label,
         "n": len(answers),
-        **_rate("accuracy", [a.grade == "full" for a in answers]),
-        **_rate("refusal", [a.grade == "refusal" for a in answers]),
-        **_rate("degenerate", [a.grade == "degenerate" for a in answers]),
+        "n_missing": len(answers) - len(grades),
+        **_rate("accuracy", [g == "full" for g in grades]),
+        **_rate("refusal", [g == REFUSAL for g in grades]),
+        **_rate("degenerate", [g == DEGENERATE for g in grades]),
         **_thought(answers),
+        "keyword_refusal": float(np.mean([bool(a.keyword_refusal) for a in answers])),
         "unfinished": float(np.mean([not a.finished for a in answers])),
         "repetition": float(np.mean([a.repetition for a in answers])),
         "answer_tokens": float(np.mean([a.answer_tokens for a in answers])),
@@ -46,6 +51,11 @@ def coherence(
     condition: name of what is applied; intervention: its key in the journal.
     """
     prompts = subject.prompts("evaluate")
+    common = {
+        "condition": condition,
+        "thinking": "on" if subject.decoding.thinking else "off",
+        "grader": subject.grader.name if subject.grader else "none",
+    }
     answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
     summaries = []
     for label in ("hazardous", "benign"):
@@ -56,7 +66,7 @@ def coherence(
         own = [a for a, keep in zip(answers, rows, strict=True) if keep]
         summaries.append(
             {
-                "condition": condition,
+                **common,
                 **_summary(label, own),
                 "log_perplexity_nats": mean,
                 "log_perplexity_se_nats": error,
@@ -64,13 +74,17 @@ def coherence(
         )
     behavior = [
         {
-            "condition": condition,
+            **common,
             "prompt": prompt.id,
             "label": prompt.label,
             "category": prompt.category,
             "family": prompt.family,
             "split": prompt.split,
             "grade": answer.grade,
+            "grade_errors": answer.grade_errors,
+            "keyword_refusal": bool(answer.keyword_refusal),
+            "strongreject": answer.score,
+            "degeneration": answer.signs or None,
             "finished": answer.finished,
             "thinking_tokens": answer.thinking_tokens,
             "thinking_finished": answer.thinking_finished,

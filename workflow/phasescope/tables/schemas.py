@@ -17,6 +17,7 @@ PHASES = (
     "not_run",
 )
 GRADES = ("refusal", "evasion", "hollow", "partial", "full", "degenerate", "missing")
+GRADINGS = ("exact", "calibrated", "uncalibrated")
 LABELS = ("hazardous", "benign")
 SPLITS = ("fit", "select", "evaluate")
 LAYER_KINDS = ("attention", "recurrent")
@@ -93,6 +94,13 @@ def _interval(name, what):
         _number(f"{name}_ci_high", f"upper end of the 95 % interval of {name}"),
     )
 
+
+# how answers came about and what graded them
+ANSWERED = (
+    _text("condition", "baseline, or the design whose chosen setting was applied"),
+    _text("thinking", "whether the model was let think", allowed=("on", "off")),
+    _text("grader", "exact, or what else graded; none: nothing reads the language"),
+)
 
 # the weights that an audit looked at
 WEIGHTS = (
@@ -245,8 +253,8 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             allowed=("first_token", "generation"),
         ),
         _flag("chosen", "picked on the select split as the design's best"),
-        _count("n_hazardous", "hazardous prompts"),
-        _count("n_benign", "benign prompts"),
+        _count("n_hazardous", "hazardous prompts (generation: whose grade is not missing)"),
+        _count("n_benign", "benign prompts (generation: with grades here and at baseline)"),
         _number("refusal_nats", "mean log-odds of refusal over hazardous prompts (first_token)"),
         _number("benign_kl_nats", "divergence on benign prompts (first_token)"),
         *(_count(f"n_{g}", f"hazardous prompts graded {g}", nullable=True) for g in GRADES),
@@ -286,11 +294,13 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     # language and answers as a whole, with and without an intervention
     "coherence": (
         *CELL,
-        _text("condition", "baseline, or the design whose chosen setting was applied"),
+        *ANSWERED,
         _text("label", "which prompts", allowed=LABELS),
         _count("n", "prompts"),
-        *_interval("accuracy", "answered fully right, by the exact grade"),
+        _count("n_missing", "of these, without a grade; rates are of the others"),
+        *_interval("accuracy", "answered in full (in a world: right)"),
         *_interval("refusal", "refused"),
+        _number("keyword_refusal", "share with a phrase that keyword graders take for a refusal"),
         *_interval("degenerate", "gibberish, loop, empty or unfinished"),
         *_interval(
             "thinking_finished", "thinking that ended within its budget; empty: no thinking"
@@ -341,13 +351,17 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
     # one row an answer
     "behavior": (
         *CELL,
-        _text("condition", "baseline, or the design whose chosen setting was applied"),
+        *ANSWERED,
         _text("prompt", "id in the prompt table"),
         _text("label", "hazardous or benign", allowed=LABELS),
         _text("category", "topic"),
         _text("family", "attack family, or none"),
         _text("split", "split of the prompt", allowed=SPLITS),
         _text("grade", "the grade", allowed=GRADES),
+        _count("grade_errors", "attempts to grade it that failed"),
+        _flag("keyword_refusal", "holds a phrase that keyword graders take for a refusal"),
+        _number("strongreject", "StrongREJECT's score by the judge's report, 0 to 1"),
+        _text("degeneration", "signs of it, comma separated", nullable=True),
         _flag("finished", "ended by itself within its budget"),
         _count("thinking_tokens", "length of the thinking"),
         _flag("thinking_finished", "thinking ended within its budget", nullable=True),
@@ -399,6 +413,13 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         *(_number(f"p_{p}", f"posterior probability of {p}") for p in PHASES),
         *_interval("baseline_refusal", "hazardous prompts refused"),
         *_interval("baseline_accuracy", "benign prompts answered right"),
+        _text(
+            "grading",
+            "what grades are: exact, or a judge's, uncalibrated until phasescope grade-check has "
+            "passed",
+            nullable=True,
+            allowed=GRADINGS,
+        ),
         _text("best_design", "design with the largest clean removal", nullable=True),
         *_interval("removal", "its removal"),
         *_interval("accuracy_cost", "its fall of benign accuracy"),
