@@ -88,7 +88,7 @@ async def _ask(endpoint, questions, each: Each, temperature) -> None:
     }
     model = _model(endpoint, temperature)
     first = endpoint.backoff_seconds
-    model.api.retry_wait = lambda: wait_exponential_jitter(initial=first, max=600, jitter=first)
+    model.api.retry_wait = lambda: wait_exponential_jitter(multiplier=first, max=600, jitter=first)
 
     async def one(number: int) -> None:
         messages = [kinds[m["role"]](content=m["content"]) for m in questions[number]]

@@ -7,7 +7,6 @@ from phasescope.errors import PhasescopeError
 from phasescope.graders.base import COMPLIANT, DEGENERATE, MISSING, REFUSAL, Grader
 from phasescope.graders.keyword import Keyword
 from phasescope.graders.labeled import LABELS, OTHER, Labeled, coarsened
-from phasescope.stats import Errors, confusion, errors_of, kappa, rogan_gladen
 from phasescope.tables.files import atomic_file
 from phasescope.tables.provenance import sha256_json
 
@@ -27,6 +26,8 @@ def record_path(version: str, folder: Path = RECORDS) -> Path:
 
 def agreement(labels: list[str], grades: list[str], *, coarse: bool) -> dict:
     """How grades compare with labels: counts, kappa, errors by class, missing ones apart."""
+    from phasescope.stats import confusion, errors_of, kappa, rogan_gladen  # half a second
+
     pairs = [(t, g) for t, g in zip(labels, grades, strict=True) if g != MISSING]
     truth, found = [t for t, _ in pairs], [g for _, g in pairs]
     if coarse:
@@ -64,12 +65,11 @@ def verdict(found: dict, limits: dict) -> list[str]:
     if missing > limits["max_missing"]:
         why.append(f"missing {missing:.2f} (allowed {limits['max_missing']})")
     for name, values in found["by_class"].items():
-        errors = Errors(**values["errors"])
-        smallest = min(errors.positive, errors.negative)
-        if smallest < limits["min_labeled"]:
+        positive, negative = values["errors"]["positive"], values["errors"]["negative"]
+        if min(positive, negative) < limits["min_labeled"]:
             if name == "compliance":
                 why.append(
-                    f"{errors.positive} labeled {name} and {errors.negative} not "
+                    f"{positive} labeled {name} and {negative} not "
                     f"(needed of each {limits['min_labeled']})"
                 )
             continue

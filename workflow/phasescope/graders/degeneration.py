@@ -1,7 +1,7 @@
 """Signs of broken language that need no judge: an answer that has one is degenerate.
 
 Limits were set on answers of organisms to prompts and damages that no test uses, against exact
-grades (`benchmarks/grade_degeneration.py` states how often they are right on fresh seeds).
+grades (`make bench-grades` states how often they are right on fresh seeds).
 """
 
 import zlib

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MIN_SAMPLES = 50  # fewer texts say nothing of a language
+MIN_LETTERS = 15  # of a text; fewer tell no open language
 _DISCOUNT = 0.75
 _ORDER = 3  # letters that a letter is predicted from
 _BEGIN, _END = "\x02", "\x03"
@@ -21,7 +22,7 @@ _OTHER_LETTERS = 1e-4  # probability of a letter that no sample has
 _WORD = re.compile(r"\w+|[^\w\s]")
 _FOLDS = 10
 _MOST = 0.97  # share of samples that are of the language's usual kinds
-_ROOM, _ROOM_OPEN = 3, 4  # standard deviations; an open language has more kinds than its samples
+_ROOM = 4  # standard deviations: a language has more kinds of text than its samples
 
 
 def words_of(text: str) -> list[str]:
@@ -66,6 +67,7 @@ class _Model:
     def __init__(self, samples: Sequence[tuple[list[str], int]]):
         """samples: words of a text, and how often it occurs."""
         self.words, self._letters = _Counts(1), _Counts(_ORDER)
+        self._spelled: dict[str, float] = {}
         for words, times in samples:
             for _ in range(times):
                 self.words.add([*words, _END])
@@ -77,29 +79,30 @@ class _Model:
         return all(self.words.knows(w) for w in words)
 
     def _spelling(self, word: str) -> float:
+        if word in self._spelled:
+            return self._spelled[word]
         padded = (_BEGIN,) * _ORDER + (*word, _END)
         product = 1.0
         for end in range(_ORDER, len(padded)):
             context = padded[end - _ORDER : end]
             product *= self._letters.probability(padded[end], context, _OTHER_LETTERS)
-        return max(product, 1e-300)
+        self._spelled[word] = max(product, 1e-300)
+        return self._spelled[word]
 
     def surprise(self, words: Sequence[str]) -> tuple[float, float]:
-        """Nats a letter: over the whole text, and of its worst word."""
+        """Nats a letter over the whole text, and nats of its worst word."""
         nats, before = [], _BEGIN
         for word in (*words, _END):
             rest = self._spelling(word) if word != _END else _OTHER_LETTERS
             nats.append(-math.log(self.words.probability(word, (before,), rest)))
             before = word
-        letters = [len(w) for w in words] + [1]
-        worst = max(n / length for n, length in zip(nats, letters, strict=True))
-        return sum(nats) / sum(letters), worst
+        return sum(nats) / (sum(map(len, words)) + 1), max(nats)
 
 
-def _upper(values: Sequence[float], room: float) -> float:
+def _upper(values: Sequence[float]) -> float:
     """Most values stay below it, and the middle by so many robust standard deviations."""
     low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
-    return float(max(np.quantile(values, _MOST), middle + room * (high - low) / 1.349))
+    return float(max(np.quantile(values, _MOST), middle + _ROOM * (high - low) / 1.349))
 
 
 def _held_out(texts: list[tuple[list[str], int]]) -> list[tuple[list[str], _Model]]:
@@ -113,7 +116,7 @@ def _held_out(texts: list[tuple[list[str], int]]) -> list[tuple[list[str], _Mode
 
 @dataclass(frozen=True)
 class Limits:
-    """What texts of the language come to at most, nats a letter: over a text, and at its worst
+    """What texts of the language come to at most: nats a letter over a text, and nats of its worst
     word; `worst` is None in an open language, where any text may have a new word."""
 
     whole: float
@@ -139,19 +142,21 @@ class Language:
         self._model = _Model(texts)
         whole, worst = zip(*(model.surprise(words) for words, model in held), strict=True)
         self.limits = Limits(
-            _upper(whole, _ROOM if self.closed else _ROOM_OPEN),
-            _upper(worst, _ROOM) if self.closed else None,
+            _upper(whole),
+            _upper(worst) if self.closed else None,
         )
 
     def fits(self, text: str) -> bool:
         """Whether a text is in the language. One impossible word is enough where the language is
-        closed: where samples are made of words of the others. A text of an open language that has
-        no letters says nothing of its language and fits."""
+        closed: where samples are made of words of the others. Few letters tell nothing of an open
+        language: such a text fits."""
         words = words_of(text)
         if not self.closed:
             words = _spelled(words)
+        if not self.closed and sum(map(len, words)) < MIN_LETTERS:
+            return True
         if not words:
-            return not self.closed
+            return False
         whole, worst = self._model.surprise(words)
         return whole <= self.limits.whole and (not self.closed or worst <= self.limits.worst)
 
