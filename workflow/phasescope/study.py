@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from phasescope.chat import Endpoint
 from phasescope.checkpoint import model_type, read_header, shards
 from phasescope.errors import PhasescopeError
 from phasescope.graders import endpoint_of, judge_status
@@ -49,6 +50,7 @@ STUDY_TABLES = (
     "coherence",
     "behavior",
     "calibration_sets",
+    "endpoints",
     "phases",
 )
 # of a study that trains its organisms first, and so knows the truth
@@ -306,6 +308,30 @@ def _check_calibration(config: dict, where: str) -> None:
         )
 
 
+def _check_endpoints(config: dict, tables: dict[str, PromptTable], where: str) -> None:
+    """Endpoints need ids of their own, a prompt table, a grader, and settings that can be asked."""
+    ids = [entry["id"] for entry in config["endpoints"]]
+    if twice := {i for i in ids if ids.count(i) > 1}:
+        raise PhasescopeError(f"{where}: key 'endpoints': id {twice.pop()!r} stands twice")
+    if not ids:
+        return
+    if config["prompts"] is None:
+        raise PhasescopeError(f"{where}: key 'endpoints': no prompt table is named (key 'prompts')")
+    language = tables[config["prompts"]].language
+    if language not in WORLDS and config["judge"] is None:
+        raise PhasescopeError(
+            f"{where}: key 'endpoints': no grader reads the prompts' language {language!r}, and "
+            "no judge is named (key 'judge')"
+        )
+    for entry in config["endpoints"]:
+        try:
+            Endpoint(**{k: v for k, v in entry.items() if k not in ("id", "log")})
+        except PhasescopeError as error:
+            raise PhasescopeError(
+                f"{where}: key 'endpoints', id {entry['id']!r}: {error}"
+            ) from None
+
+
 def _family(name: str) -> str:
     """Family of a model by its name: the letters that it begins with."""
     return re.match(r"[a-z]*", name.rsplit("/", 1)[-1].lower())[0]
@@ -411,7 +437,9 @@ def plan_study(
     _check_calibration(config, where)
     _check_judge(config, models, where)
     prompts = _prompts(models, config)
-    tables = {path: read_prompts(path) for path in dict.fromkeys(prompts.values())}
+    wanted = [*prompts.values(), *filter(None, [config["prompts"]] if config["endpoints"] else [])]
+    tables = {path: read_prompts(path) for path in dict.fromkeys(wanted)}
+    _check_endpoints(config, tables, where)
     results = Path("results", config["study"])
     sources = {m.id: known_source(m, results / m.id / "fetch" / "checkpoint") for m in models}
     machine = machine or this_machine(config["memory_gb"])

@@ -16,6 +16,7 @@ rule collect:
         coherence=study_tables("cohere", "coherence"),
         behavior=study_tables("cohere", "behavior"),
         calibration_sets=study_tables("calibration_sets", "calibration_sets"),
+        endpoints=endpoint_tables(),
     output:
         cells=f"{RESULTS}/cells.parquet",
         audit=f"{RESULTS}/audit.parquet",
@@ -26,6 +27,7 @@ rule collect:
         coherence=f"{RESULTS}/coherence.parquet",
         behavior=f"{RESULTS}/behavior.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
+        endpoints=f"{RESULTS}/endpoints.parquet",
         config=f"{RESULTS}/config.yaml",
     log:
         f"{RESULTS}/collect.log",

@@ -18,6 +18,7 @@ JOINED = (
     "coherence",
     "behavior",
     "calibration_sets",
+    "endpoints",
 )
 
 

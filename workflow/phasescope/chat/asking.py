@@ -93,7 +93,7 @@ async def _ask(endpoint, questions, each: Each, temperature) -> None:
     async def one(number: int) -> None:
         messages = [kinds[m["role"]](content=m["content"]) for m in questions[number]]
         try:
-            found = _reply(await model.generate(messages))
+            found = reply_of(await model.generate(messages))
         except PhasescopeError:
             raise
         except Exception as error:  # whatever providers and their clients raise
@@ -110,7 +110,7 @@ async def _ask(endpoint, questions, each: Each, temperature) -> None:
                 group.create_task(one(number))
 
 
-def _reply(output) -> Reply:
+def reply_of(output) -> Reply:
     """A reply of Inspect's, thinking apart from text."""
     if output.error or not output.choices:
         return Reply(error="the provider reported an error", stop=str(output.stop_reason))

@@ -16,6 +16,7 @@ from inspect_ai.model import (
     modelapi,
 )
 
+from phasescope.chat.endpoint import Endpoint
 from phasescope.errors import PhasescopeError
 
 PROVIDER = "phasescope-mlx"
@@ -35,6 +36,20 @@ def _loaded(folder: str):
         ) from None
 
 
+def rendered(endpoint: Endpoint, messages: list[dict]) -> list[int]:
+    """Token ids of chat messages in the endpoint's own template, system prompt before them."""
+    system = [{"role": "system", "content": endpoint.system}] if endpoint.system else []
+    thinking = endpoint.thinking is not False
+    return _tokens(_loaded(endpoint.folder)[1], [*system, *messages], thinking)
+
+
+def _tokens(tokenizer, messages: list[dict], thinking: bool) -> list[int]:
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, enable_thinking=thinking
+    )
+    return tokenizer.encode(text, add_special_tokens=False)
+
+
 class Mlx(ModelAPI):
     """A checkpoint folder, loaded once a process. Questions that wait run as one batch."""
 
@@ -52,13 +67,7 @@ class Mlx(ModelAPI):
         """One reply; see `ModelAPI.generate`. Tools are not supported."""
         body = (config.extra_body or {}).get("chat_template_kwargs", {})
         messages = [{"role": m.role, "content": m.text} for m in input]
-        text = self._tokenizer.apply_chat_template(
-            messages,
-            tokenize=False,
-            add_generation_prompt=True,
-            enable_thinking=body.get("enable_thinking", True),
-        )
-        tokens = self._tokenizer.encode(text, add_special_tokens=False)
+        tokens = _tokens(self._tokenizer, messages, body.get("enable_thinking", True))
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((tokens, config, future))
         if len(self._waiting) == 1:
