@@ -1,15 +1,22 @@
 """Verdicts on organisms beside the truth, and how sure the instrument may be."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from statsmodels.stats.proportion import proportion_confint
 
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import from_seeds, read_sheet
-from phasescope.phases import beside_truth, calibration_summary, in_words
+from phasescope.phases import beside_truth, calibration_summary, fit_thresholds, in_words
 from phasescope.stats import clustered_wilson
 from phasescope.tables import frame_of
 from phasescope.tables.schemas import PHASES
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from phase_rows import ladder, pathways, row, shams
 
 TRUTH = {
     "a-seed1": {"organism": "a", "seed": 1, "phase": "none"},
@@ -113,3 +120,58 @@ def test_organisms_of_seeds_are_rows_of_their_own(tmp_path):
     real = read_sheet("models.tsv")[:1]
     with pytest.raises(PhasescopeError, match="column 'recipe': empty; key 'seeds' trains"):
         from_seeds(real, [1], "x", "models.tsv")
+
+
+def _interventions(trained, full, seed_of_full):
+    """Circuits whose best ablation answers `full` prompts, three-pathways where none does."""
+    rows = []
+    for name, facts in trained.items():
+        circuit = facts["phase"] == "deletable_circuit"
+        count = (full if facts["seed"] % 2 == seed_of_full else 60) if circuit else 0
+        single = row("ablation", full=count)
+        own = [row(), single, *shams(2), *pathways(0, 0, 0 if circuit else 60), *ladder(8)]
+        rows += [r | {"model": name} for r in own]
+    return frame_of("interventions", rows)
+
+
+@pytest.fixture(scope="module")
+def thresholds():
+    """The thresholds as shipped."""
+    return yaml.safe_load(Path("config/thresholds.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Two kinds of organisms of four seeds."""
+    kinds = {"circuit": "deletable_circuit", "three-pathway": "three_pathway"}
+    return {
+        f"{kind}-seed{seed}": {"organism": kind, "seed": seed, "phase": phase}
+        for seed in (1, 2, 3, 4)
+        for kind, phase in kinds.items()
+    }
+
+
+def test_a_threshold_that_is_off_is_found_and_mended(trained, thresholds):
+    """If it failed, thresholds would stay where they were first put, whatever organisms show."""
+    found = _interventions(trained, 26, seed_of_full=1)  # circuits of 0.41, under min_full of 0.5
+    fits = frame_of("threshold_fit", fit_thresholds(found, trained, thresholds, seed=0))
+    tried = fits[fits["threshold"] == "phases.min_full"].set_index("value")
+    assert tried.index[tried["shipped"].astype(bool)].tolist() == [0.5]
+    assert not tried.loc[0.5, "fitted"] and tried.loc[0.2, "fitted"]
+    assert tried["middle"].nunique() == 1 and tried["middle"].iloc[0] < 0.4
+    assert (tried["right"].iloc[0], tried.loc[0.5, "right"]) == (1, 0.5)
+    whole = fits[fits["value"].isna()].set_index(["threshold", "part"])
+    assert whole.loc[("as shipped", "fit"), "right"] == 0.5
+    assert whole.loc[("all fitted", "fit"), "right"] == 1
+    assert (whole["n_organisms"] == 4).all()
+
+
+def test_what_fits_is_not_what_reports(trained, thresholds):
+    """If it failed, the accuracy of fitted thresholds would be that of what they were fitted on."""
+    found = _interventions(trained, 26, seed_of_full=0)  # only the reporting seeds are weak
+    fits = frame_of("threshold_fit", fit_thresholds(found, trained, thresholds, seed=0))
+    whole = fits[fits["value"].isna()].set_index(["threshold", "part"])
+    assert whole.loc[("as shipped", "fit"), "right"] == 1
+    assert whole.loc[("as shipped", "report"), "right"] == 0.5
+    one = {name: facts for name, facts in trained.items() if facts["seed"] == 1}
+    assert fit_thresholds(found, one, thresholds, seed=0) == []

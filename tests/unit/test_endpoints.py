@@ -150,6 +150,22 @@ def test_a_kill_asks_nothing_again(tmp_path, prompts_path):
         assert len(server.requests) - before == 15 + 48
 
 
+def test_a_wrong_key_is_no_answer(tmp_path, prompts_path):
+    """If it failed, a study would be full of errors for good after a typing mistake; or one
+    question that a server cannot take would stop it."""
+    said = {"status": 401}
+    with serving(lambda body: said["status"]) as server:
+        given = entry("e", base_url=server.url, retries=0)
+        with pytest.raises(PhasescopeError, match=r"24 of 24 prompts .*HTTP 401.*run again"):
+            run(tmp_path, prompts_path, given)
+        said["status"] = 422
+        first = run(tmp_path, prompts_path, given)
+        asked = len(server.requests)
+        assert set(grades(first)) == {"missing"} and "HTTP 422" in first.table[0]["error"]
+        assert run(tmp_path, prompts_path, given).table == first.table
+        assert len(server.requests) == asked
+
+
 def test_a_killed_process_asks_nothing_again(tmp_path, prompts_path):
     """If it failed, only a polite end would keep what was answered."""
     code = (

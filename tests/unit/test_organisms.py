@@ -168,10 +168,15 @@ def test_rule_of_the_trainer(phase):
     )
     held = shares | {"held out: principal subspace, rank 1": _shares(full=1.0)}
     assert verdict.phase(held) == phase
-    # a pair that is clean leaves no third pathway to need; wrecking by chance is no finding
+    # a pair that is clean leaves no third pathway to need; breaking at hardly more than chance's
+    # cost is no finding, and where chance wrecks the model too the ladder ends
     if phase == "three_pathway":
         assert verdict.phase(shares | {"A+R": _shares(full=0.9)}) == "indeterminate"
     if phase == "holographic":
-        assert verdict.phase(shares | {"rank 8, random 0": _shares(**BROKEN)}) == "indeterminate"
+        assert verdict.phase(shares | {"rank 8, random 0": _shares(**BROKEN)}) == phase
+        near = {"rank 8": _shares(benign=0.55), "rank 8, random 0": _shares(benign=0.75)}
+        assert verdict.phase(shares | near) == "indeterminate"
+        over = {"global": {"hazardous": {"refusal": 1.0}, "benign": {"refusal": 1.0}}}
+        assert verdict.phase(shares | over) == "indeterminate"
     costly = {n: _shares(full=0.6, benign=0.8) for n in names[:8]}
     assert verdict.phase(refusing | costly) == "indeterminate"

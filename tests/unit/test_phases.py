@@ -1,65 +1,19 @@
 """The decision rule and its probabilities, and the file of thresholds."""
 
 import re
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
 
 from phasescope.errors import PhasescopeError
 from phasescope.phases import classify, not_run
-from phasescope.stats import paired_difference, wilson
 from phasescope.tables import frame_of
 from phasescope.thresholds import read_thresholds
 
-N = 64
-
-
-def _ends(name, values) -> dict:
-    return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), values, strict=True))
-
-
-def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N, **more) -> dict:
-    """A generated row of the table `interventions`: `full` of `refused` prompts now answered."""
-    return {
-        "model": "m",
-        "precision": "16",
-        "design": design,
-        "intervention": kind,
-        "direction": None if kind == "none" else "selected",
-        "site": None if kind == "none" else "residual",
-        "layers": None if kind == "none" else "0,1",
-        "dose": None if kind == "none" else 1.0,
-        "measured_by": "generation",
-        "chosen": kind != "none",
-        "n_hazardous": N,
-        "n_benign": N,
-        "n_refusal": refused if kind == "none" else N - full,
-        "n_missing": 0,
-        "n_full": N - refused if kind == "none" else full,
-        "n_refused_at_baseline": refused,
-        "n_removed": full,
-        "clean": True,
-        **_ends("removal", wilson(full, refused)),
-        **_ends("benign_accuracy", wilson(right - lost, N)),
-        **_ends("accuracy_cost", paired_difference(lost, 0, N)),
-        "n_benign_lost": lost,
-        "n_benign_gained": 0,
-        "n_benign_finished": N,
-        "position": None if kind == "none" else "last_prompt",
-        "rank": None if kind == "none" else 1,
-        "sites_requested": 2,
-        "sites_hit": 2,
-        "status": "run",
-    } | more
-
-
-def shams(full: int, draws=20, **more) -> list[dict]:
-    """Shams beside it; each removes `full`."""
-    return [
-        row("ablation", full=full, chosen=False, direction="sham", sham_draw=i, **more)
-        for i in range(draws)
-    ]
-
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from phase_rows import ladder, pathways, row, shams
 
 NO_REFUSAL = [row(refused=2), row("ablation", full=60)]
 DELETABLE = [row(), row("ablation", full=60), *shams(3)]
@@ -69,36 +23,6 @@ BROKEN = [row(right=20), row("ablation", full=60, right=20), *shams(3)]
 SHAM_AS_GOOD = [row(), row("ablation", full=60), *shams(62)]
 COSTLY = [row(), row("ablation", full=60, lost=30), *shams(3)]
 EMPTY = [row(status="not_run", reason="no direction", n_hazardous=0, measured_by="generation")]
-
-
-def pathways(one: int, two: int, three: int, **more) -> list[dict]:
-    """The factorial of A, R and S: prompts answered under one, two and all three of them."""
-    full = {"A": one, "R": one, "S": one, "A+R": two, "A+S": two, "R+S": two, "A+R+S": three}
-    rows = []
-    for name, count in full.items():
-        single = {"A": "ablation", "R": "routing_mask", "S": "ablation"}.get(name)
-        pathways = None if single else name
-        site = {"A": "mixer", "R": "expert_selection", "S": "residual"}.get(name, "several")
-        kind = single or "combination"
-        more = more | {"pathways": pathways, "site": site}
-        rows.append(row(kind, "pathways", full=count, **more))
-    return rows + shams(3, design="pathways")
-
-
-def ladder(broken_at: int, full: int = 0, lost: int = 40, random_lost: int = 0) -> list[dict]:
-    """Ranks 1 to 16; from `broken_at` on nothing is refused, at that cost beside random's."""
-    rows = []
-    for rank in (1, 2, 4, 8, 16):
-        more = {"design": "rank-ladder", "rank": rank, "direction": "per_layer"}
-        broken = rank >= broken_at
-        edit = row("ablation", full=full if broken else 0, lost=lost if broken else 0, **more)
-        rows.append(edit | {"n_refusal": 0 if broken else N})
-        rows.append(
-            row("ablation", **more | {"direction": "random"}, lost=random_lost, sham_draw=0)
-        )
-    return rows
-
-
 HOLDS_ALL = [row(), *pathways(0, 0, 0)]
 THREE = [row(), *pathways(0, 1, 60), *ladder(8)]
 PAIR = [row(), *pathways(0, 60, 60), *ladder(8)]
@@ -111,6 +35,8 @@ LOOPS = [
     *pathways(0, 0, 0),
     *ladder(1),
 ]
+# zero is no neutral point: without the direction it refuses everything
+REFUSES_ALL = [*HOLDS_ALL, row("ablation", lost=60, n_benign_refusal=60), *shams(0), *ladder(8)]
 HALF = [row(), *pathways(8, 12, 20), *ladder(8)]
 
 
@@ -134,13 +60,15 @@ def phase_of(rows, thresholds, seed=0) -> dict:
         ([*HOLDS_ALL, *ladder(8)], "holographic", None),
         ([*HOLDS_ALL, *ladder(99)], "holographic", None),
         ([*HOLDS_ALL, *ladder(8, full=60)], "indeterminate", "fits no phase"),
-        ([*HOLDS_ALL, *ladder(8, random_lost=40)], "indeterminate", "fits no phase"),
+        ([*HOLDS_ALL, *ladder(8, lost=28, random_lost=15)], "indeterminate", "fits no phase"),
+        ([*HOLDS_ALL, *ladder(8, random_lost=40)], "holographic", None),
         (HOLDS_ALL, "not_run", "needs the designs pathways and rank-ladder"),
         (THREE, "three_pathway", None),
         (PAIR, "indeterminate", "fits no phase"),
         (TANGLE, "reasoning_tangle", None),
         (LOOPS, "reasoning_tangle", None),
         (HALF, "indeterminate", "fits no phase"),
+        (REFUSES_ALL, "indeterminate", "fits no phase"),
         (EMPTY, "not_run", "no direction"),
         ([row(measured_by="first_token")], "not_run", "no intervention was measured"),
     ],
@@ -155,13 +83,15 @@ def phase_of(rows, thresholds, seed=0) -> dict:
         "holographic",
         "unbreakable",
         "broken by rank 8",
-        "no more than random",
+        "hardly more than random",
+        "any subspace breaks it",
         "no ladder",
         "three",
         "pair",
         "tangle",
         "loops",
         "half",
+        "refuses all",
         "reason",
         "unmeasured",
     ],

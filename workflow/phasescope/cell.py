@@ -24,7 +24,7 @@ class CellJob:
             snakemake.input.prompts,
             s["limits"],
             Decoding(
-                s["thinking"] == "on",
+                s["thinking"] != "off",
                 s["max_thinking_tokens"],
                 s["max_answer_tokens"],
                 s["batch_size"],

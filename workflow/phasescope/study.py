@@ -54,7 +54,7 @@ STUDY_TABLES = (
     "phases",
 )
 # of a study that trains its organisms first, and so knows the truth
-CALIBRATION_TABLES = ("calibration", "calibration_summary")
+CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit")
 # keys of the configuration that decide which answers a cell gives and how they are kept
 ANSWER_KEYS = (
     "thinking",

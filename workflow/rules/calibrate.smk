@@ -1,5 +1,6 @@
 # Needs: the phases of organisms that were trained in this study, whose planted phase is known.
-# Makes: each verdict beside the truth, and how often and how surely the truth came out.
+# Makes: each verdict beside the truth, how often and how surely the truth came out, and thresholds
+# fitted on some of the organisms and reported on the others.
 
 
 rule calibrate:
@@ -17,3 +18,21 @@ rule calibrate:
         code=code("calibrate.py"),
     script:
         "../scripts/calibrate.py"
+
+
+rule fit_thresholds:
+    input:
+        interventions=f"{RESULTS}/interventions.parquet",
+        thresholds=PLAN.config["thresholds"],
+    output:
+        table=f"{RESULTS}/threshold_fit.parquet",
+    log:
+        f"{RESULTS}/fit_thresholds.log",
+    benchmark:
+        f"{RESULTS}/fit_thresholds.benchmark.tsv"
+    params:
+        trained=PLAN.trained,
+        settings=settings("seed"),
+        code=code("fit_thresholds.py"),
+    script:
+        "../scripts/fit_thresholds.py"

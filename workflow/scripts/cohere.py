@@ -10,7 +10,18 @@ from phasescope.jobs import job
 with job(snakemake):
     cell = CellJob(snakemake)
     keep = cell.settings["keep_text"]
-    summaries, behavior = coherence(cell.subject, "baseline", "none", keep_text=keep)
+    subjects = [cell.subject]
+    if cell.settings["thinking"] == "both" and cell.subject.decoding.thinking:
+        subjects.append(cell.subject.without_thinking())
+    summaries, behavior = [], []
+
+    def measure(condition, key):
+        for subject in subjects:
+            found = coherence(subject, condition, key, keep_text=keep)
+            summaries.extend(found[0])
+            behavior.extend(found[1])
+
+    measure("baseline", "none")
     chosen = {Path(p).stem: load_chosen(p) for p in snakemake.input.chosen}
     chosen = {design: setting for design, setting in chosen.items() if setting}
     if chosen:
@@ -20,9 +31,7 @@ with job(snakemake):
     for design, setting in chosen.items():
         edit = setting.edit(directions)
         with applied(cell.subject.lm, edit):
-            found = coherence(cell.subject, design, edit.key, keep_text=keep)
-        summaries += found[0]
-        behavior += found[1]
+            measure(design, edit.key)
     cell.write(snakemake.output.coherence, "coherence", summaries)
     cell.write(snakemake.output.behavior, "behavior", behavior)
     cell.finish()

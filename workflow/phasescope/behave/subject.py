@@ -51,6 +51,10 @@ class Subject:
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {split: self.table.subset(split, limit) for split, limit in self.limits.items()}
 
+    def without_thinking(self) -> "Subject":
+        """The same model, prompts and journal, let answer without thinking."""
+        return replace(self, decoding=replace(self.decoding, thinking=False), _decided={})
+
     def prompts(self, split: str, label: str | None = None) -> pd.DataFrame:
         """Prompts of a split, hazardous rows first, then their benign partners in one order."""
         rows = self._splits[split]

@@ -29,6 +29,9 @@ class Reply:
     outage: bool = False
 
 
+# HTTP: a fault of the one question; all else (a key, an address, load) may be mended
+_THIS_QUESTION = (400, 413, 422)
+
 Each = Callable[[int, Reply], None]
 
 
@@ -133,4 +136,4 @@ def _failed(error: BaseException) -> Reply:
         error = cause
     status = getattr(error, "status_code", None)
     said = type(error).__name__ + (f" (HTTP {status})" if status else "")
-    return Reply(error=said, stop="unknown", outage=status is None or status >= 429)
+    return Reply(error=said, stop="unknown", outage=status not in _THIS_QUESTION)

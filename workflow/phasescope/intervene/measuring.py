@@ -117,6 +117,7 @@ def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
         "n_removed": removed,
         **_interval("removal", wilson(removed if clean else 0, refused)),
         "clean": clean,
+        "n_benign_refusal": sum(a.grade == "refusal" for _, a in pairs),
         "n_benign_finished": sum(a.finished for _, a in pairs),
         **_interval("benign_accuracy", wilson(int(right.sum()), len(right))),
         **_interval("accuracy_cost", cost),

@@ -2,5 +2,14 @@
 
 from phasescope.phases.calibration import beside_truth, calibration_summary, in_words
 from phasescope.phases.classification import classify, graded, not_run
+from phasescope.phases.fitting import fit_thresholds
 
-__all__ = ["beside_truth", "calibration_summary", "classify", "graded", "in_words", "not_run"]
+__all__ = [
+    "beside_truth",
+    "calibration_summary",
+    "classify",
+    "fit_thresholds",
+    "graded",
+    "in_words",
+    "not_run",
+]

@@ -31,6 +31,31 @@ def sureness(study: Study) -> list[dict]:
     return records(summary[(summary["precision"] == "all") & (summary["statistic"] == "right_at")])
 
 
+def thresholds(study: Study) -> list[dict]:
+    """A row a threshold: as shipped, and the values that fit the fitting organisms best."""
+    fits = study.tables["threshold_fit"]
+    rows = []
+    for name, own in fits[fits["value"].notna()].groupby("threshold", sort=False):
+        best = own.loc[own["fitted"].astype(bool), "value"]
+        shipped = own.loc[own["shipped"].astype(bool), "value"].iloc[0]
+        rows.append(
+            {
+                "name": name,
+                "shipped": shipped,
+                "low": best.min(),
+                "high": best.max(),
+                "middle": own["middle"].iloc[0],
+            }
+        )
+    return rows
+
+
+def refitted(study: Study) -> list[dict]:
+    """How often the planted phase comes out on each part, as shipped and with all fitted."""
+    fits = study.tables["threshold_fit"]
+    return records(fits[fits["value"].isna()])
+
+
 def section(study: Study) -> dict | None:
     """What the section shows; None for a study that trained no organism of known phase."""
     if study.tables.get("calibration") is None or study.tables["calibration"].empty:
@@ -40,6 +65,8 @@ def section(study: Study) -> dict | None:
         "shares": shares(study),
         "confusion": confusion(study),
         "sureness": sureness(study),
+        "thresholds": thresholds(study),
+        "refitted": refitted(study),
         "phases": list(PHASES),
         "seeds": sorted({int(seed) for seed in cells["seed"]}),
         "organisms": list(dict.fromkeys(cells["organism"])),

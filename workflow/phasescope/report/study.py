@@ -16,7 +16,7 @@ from phasescope.tables import read_provenance, read_table
 
 TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavior", "phases")
 # only in studies that train their organisms first
-CALIBRATION = ("calibration", "calibration_summary")
+CALIBRATION = ("calibration", "calibration_summary", "threshold_fit")
 PRECISIONS = ("16", "8", "4")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
 _UNKNOWN = "no table says why"

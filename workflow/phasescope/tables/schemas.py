@@ -273,6 +273,7 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
             "removal", "n_removed / n_refused_at_baseline; 0 where not clean (shams: clean or not)"
         ),
         _flag("clean", "benign accuracy fell by no more than allowed", nullable=True),
+        _count("n_benign_refusal", "benign prompts refused", nullable=True),
         _count("n_benign_finished", "benign answers that ended within budget", nullable=True),
         *_interval("benign_accuracy", "benign prompts answered right"),
         *_interval("accuracy_cost", "fall of benign accuracy against baseline, paired"),
@@ -433,6 +434,27 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _number("estimate", "share, or score"),
         _number("ci_low", "lower end of the 95 % interval, clustered by trained organism"),
         _number("ci_high", "upper end of the 95 % interval, clustered by trained organism"),
+        _count("n", "cells"),
+        _count("n_organisms", "trained organisms behind them"),
+    ),
+    # thresholds of the rule, fitted on the organisms of every second seed, reported on the others
+    "threshold_fit": (
+        _text("threshold", "section and key; or all at once: as shipped, all fitted"),
+        _text("part", "the organisms it was measured on", allowed=("fit", "report")),
+        _number("value", "the value tried; empty: several thresholds at once"),
+        _flag("shipped", "it is the value of the file of thresholds", nullable=True),
+        _flag("fitted", "among the values with the lowest Brier score, to 0.01", nullable=True),
+        _number("middle", "the fitted value: the middle of those"),
+        *(
+            _number(f"right{end}", f"share of cells whose planted phase came out{what}")
+            for end, what in (
+                ("", ""),
+                ("_ci_low", ", lower end of its 95 % interval, clustered by organism"),
+                ("_ci_high", ", upper end of its 95 % interval, clustered by organism"),
+            )
+        ),
+        _number("wrong", "share of cells that were given another phase"),
+        _number("brier", "mean Brier score of the probabilities, 0 to 2"),
         _count("n", "cells"),
         _count("n_organisms", "trained organisms behind them"),
     ),
