@@ -36,7 +36,12 @@ LOOPS = [
     *ladder(1),
 ]
 # zero is no neutral point: without the direction it refuses everything
-REFUSES_ALL = [*HOLDS_ALL, row("ablation", lost=60, n_benign_refusal=60), *shams(0), *ladder(8)]
+REFUSES_ALL = [
+    *HOLDS_ALL,
+    row("ablation", lost=60, n_benign_refusal=60, dose=2.0),
+    *shams(0),
+    *ladder(8),
+]
 HALF = [row(), *pathways(8, 12, 20), *ladder(8)]
 
 
