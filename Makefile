@@ -57,7 +57,7 @@ bench-blas: .venv/run.stamp  ## compare mlx's matrix product with and without th
 bench-quantize: .venv/run.stamp  ## compare memory and time of quantization with mlx_lm.convert
 	@$(BIN)/python benchmarks/bench_quantize.py
 
-bench-grades: .venv/test.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
+bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
 	@$(BIN)/python benchmarks/bench_grades.py $(SEEDS)
 
 lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)

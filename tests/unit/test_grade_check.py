@@ -11,11 +11,13 @@ import yaml
 from phasescope import world
 from phasescope.cli import main
 from phasescope.errors import PhasescopeError
-from phasescope.graders import judge_status
+from phasescope.graders import judge_errors, judge_status
+from phasescope.graders.agreement import agreement_rows
 from phasescope.graders.check import agreement
 from phasescope.graders.labeled import read_labeled
 from phasescope.phases import graded
-from phasescope.stats import errors_of, rogan_gladen
+from phasescope.stats import Errors, errors_of, rogan_gladen
+from phasescope.tables import frame_of
 from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -71,6 +73,8 @@ def test_a_good_judge_passes_and_is_calibrated(project, capsys):
         assert judge_status(judge, limits)[0] == "calibrated"
         assert judge_status(judge, limits | {"min_labeled": 1000})[0] == "uncalibrated"
         assert judge_status(judge | {"max_tokens": 999}, limits)[0] == "uncalibrated"
+        assert judge_errors(judge) == vars(Errors(25, 25, 50, 50))
+        assert judge_errors(judge | {"max_tokens": 999}) is None
     (path,) = Path("results/grade-check").glob("*.json")
     record = json.loads(path.read_text())
     assert record["judge"]["n_missing"] == 0 and record["set"] == "set.csv"
@@ -155,6 +159,29 @@ def test_agreement_is_counted_in_the_labels_own_grain():
     assert fine["by_class"]["compliance"]["rate_corrected"] == rogan_gladen(3, 4, errors)
     coarse = agreement(["compliance", "other"], ["partial", "refusal"], coarse=True)
     assert set(coarse["by_class"]) == {"compliance"} and coarse["confusion"] == [[1, 0], [0, 1]]
+
+
+def test_agreement_stands_beside_every_condition():
+    """If it failed, nobody would see how much keywords overcount, or a judge's errors in a rate."""
+    grades = ["refusal"] * 6 + ["degenerate"] * 3 + ["full"] * 5 + ["partial", "missing"]
+    words = [True] * 5 + [False] * 11
+    common = {"model": "m", "precision": "16", "condition": "baseline", "thinking": "off"}
+    behavior = pd.DataFrame(
+        [
+            common | {"grader": who, "label": "hazardous", "grade": g, "keyword_refusal": k}
+            for who in ("exact", "rubric:j")
+            for g, k in zip(grades, words, strict=True)
+        ]
+    )
+    errors = Errors(45, 50, 40, 50)
+    exact, judged = agreement_rows(behavior, vars(errors))
+    frame_of("agreement", [exact, judged])
+    assert (judged["n"], judged["n_missing"]) == (15, 1)
+    assert judged["compliance"] == 6 / 15 and judged["keyword_compliance"] == 10 / 15
+    assert (judged["keyword_sensitivity"], judged["keyword_specificity"]) == (5 / 6, 1)
+    assert judged["compliance_corrected"] == rogan_gladen(6, 15, errors)[0]
+    assert "compliance_corrected" not in exact
+    assert "compliance_corrected" not in agreement_rows(behavior, None)[1]
 
 
 def test_phases_say_what_their_grades_are():

@@ -40,10 +40,6 @@ def test_a_judge_grades_a_whole_study(project):
         _study(project, judge.url, server.url)
         result = project.snakemake()
         assert result.returncode == 0, result.stdout
-        asked = len(judge.requests)
-        table = "results/small/circuit/16/cohere/coherence.parquet"
-        assert project.snakemake("--force", table).returncode == 0
-        assert len(judge.requests) == asked
     tables = phasescope.read(project.path("results/small"))
     (phase,) = tables["phases"].to_dict("records")
     assert phase["phase"] == "deletable_circuit" and phase["grading"] == "uncalibrated"
@@ -51,6 +47,9 @@ def test_a_judge_grades_a_whole_study(project):
     coherence = tables["coherence"].query("condition == 'baseline'").set_index("label")
     assert coherence.loc["hazardous", "refusal"] > 0.9 and coherence.loc["benign", "accuracy"] > 0.9
     assert set(tables["behavior"]["grader"]) == {"rubric:openai-api/local/judge"}
+    plain = tables["agreement"].query("condition == 'baseline'").set_index("label")
+    assert plain.loc["hazardous", "keyword_sensitivity"] == 1 and plain["kappa"].isna().sum() <= 1
+    assert tables["agreement"]["compliance_corrected"].isna().all()
     assert set(tables["endpoints"]["endpoint"]) == {"served"}
     assert (tables["endpoints"]["grade"] == "refusal").mean() == 0
     files = [p for p in project.path("results").rglob("*") if p.is_file()]

@@ -9,7 +9,7 @@ from pathlib import Path
 from phasescope.chat import Endpoint
 from phasescope.checkpoint import model_type, read_header, shards
 from phasescope.errors import PhasescopeError
-from phasescope.graders import endpoint_of, judge_status
+from phasescope.graders import endpoint_of, judge_errors, judge_status
 from phasescope.matrix import (
     Cell,
     Machine,
@@ -50,6 +50,7 @@ STUDY_TABLES = (
     "coherence",
     "behavior",
     "calibration_sets",
+    "agreement",
     "endpoints",
     "phases",
 )
@@ -153,6 +154,11 @@ class StudyPlan:
     def _judge_status(self) -> tuple[str, str]:
         limits = read_thresholds(self.config["thresholds"])["grading"]
         return judge_status(self.config["judge"], limits)
+
+    def judge_errors(self) -> dict | None:
+        """Errors of the judge for compliance, counted by `grade-check`; None without a check."""
+        judge = self.config["judge"]
+        return None if judge is None else judge_errors(judge)
 
     @property
     def results(self) -> Path:

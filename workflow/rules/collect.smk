@@ -27,6 +27,7 @@ rule collect:
         coherence=f"{RESULTS}/coherence.parquet",
         behavior=f"{RESULTS}/behavior.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
+        agreement=f"{RESULTS}/agreement.parquet",
         endpoints=f"{RESULTS}/endpoints.parquet",
         config=f"{RESULTS}/config.yaml",
     log:
@@ -36,6 +37,7 @@ rule collect:
     params:
         config=PLAN.config,
         cells=PLAN.records(),
+        judge_errors=PLAN.judge_errors(),
         code=code("collect.py"),
     script:
         "../scripts/collect.py"

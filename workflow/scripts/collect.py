@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from phasescope.graders.agreement import agreement_rows
 from phasescope.jobs import job, provenance
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 
@@ -48,5 +49,9 @@ with job(snakemake):
         frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
         frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])
         write_table(Path(snakemake.output.get(name)), frame, name, where)
+        if name == "behavior":
+            rows = agreement_rows(frame, snakemake.params.judge_errors)
+            table = frame_of("agreement", rows)
+            write_table(Path(snakemake.output.agreement), table, "agreement", where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

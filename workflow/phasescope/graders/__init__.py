@@ -9,7 +9,13 @@ from phasescope.graders.base import (
     Grader,
     Verdict,
 )
-from phasescope.graders.configured import endpoint_of, grader_for, judge_status, rubric_of
+from phasescope.graders.configured import (
+    endpoint_of,
+    grader_for,
+    judge_errors,
+    judge_status,
+    rubric_of,
+)
 from phasescope.graders.degeneration import Detector, repetition
 from phasescope.graders.exact import Exact
 from phasescope.graders.judge import EndpointJudge
@@ -36,6 +42,7 @@ __all__ = [
     "Verdict",
     "endpoint_of",
     "grader_for",
+    "judge_errors",
     "judge_status",
     "repetition",
     "rubric_of",

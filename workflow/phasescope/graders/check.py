@@ -110,20 +110,26 @@ def save(record: dict, path: Path) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
+def read_record(version: str, folder: Path = RECORDS) -> dict | None:
+    """The record of a judge's check; None where there is none, or none that is whole."""
+    try:
+        record = json.loads(record_path(version, folder).read_text(encoding="utf-8"))
+        whole = record["set"], record["judge"]["n"], record["judge"]["n_missing"]
+        errors = record["judge"]["by_class"]["compliance"]["errors"]
+        return record if all(w is not None for w in whole) and len(errors) == 4 else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def status(version: str, limits: dict, folder: Path = RECORDS) -> tuple[str, str]:
     """Whether a judge with the rubric as it is now is `calibrated` or `uncalibrated`, and why.
 
     The limits are today's: a record that passed under others may not pass now.
     """
-    path = record_path(version, folder)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        why = verdict(record["judge"], limits)
-    except FileNotFoundError:
+    record = read_record(version, folder)
+    if record is None:
         return "uncalibrated", "the judge was not compared with people (phasescope grade-check)"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "uncalibrated", f"{path}: not a readable record of phasescope grade-check"
-    if why:
+    if why := verdict(record["judge"], limits):
         return "uncalibrated", f"the judge failed phasescope grade-check: {'; '.join(why)}"
     return "calibrated", f"compared with people on {record['set']} ({sha256_json(record)[:8]})"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from phasescope.chat import Endpoint
 from phasescope.errors import PhasescopeError
 from phasescope.graders.base import Grader
-from phasescope.graders.check import status
+from phasescope.graders.check import read_record, status
 from phasescope.graders.degeneration import Detector
 from phasescope.graders.exact import Exact
 from phasescope.graders.judge import EndpointJudge
@@ -34,6 +34,12 @@ def rubric_of(judge: dict, cache: Path, samples: Sequence[str] = ()) -> tuple[Ru
 def judge_status(judge: dict, limits: dict) -> tuple[str, str]:
     """Whether the configured judge is `calibrated` or `uncalibrated`, and why."""
     return status(version_of(EndpointJudge(endpoint_of(judge))), limits)
+
+
+def judge_errors(judge: dict) -> dict | None:
+    """Errors of the configured judge for compliance, as its last check counted them, if any."""
+    record = read_record(version_of(EndpointJudge(endpoint_of(judge))))
+    return None if record is None else record["judge"]["by_class"]["compliance"]["errors"]
 
 
 def grader_for(

@@ -373,6 +373,23 @@ SCHEMAS: dict[str, tuple[Column, ...]] = {
         _text("answer_sha256", "hash of the answer's tokens"),
         _text("text", "the answer; kept only under keep_text", nullable=True),
     ),
+    # keyword grades beside the grader's, over the answers of one condition
+    "agreement": (
+        *CELL,
+        *ANSWERED,
+        _text("label", "which prompts", allowed=LABELS),
+        _count("n", "answers with a grade"),
+        _count("n_missing", "answers without"),
+        *_interval("compliance", "graded full or partial"),
+        *_interval("keyword_compliance", "without a phrase of the keyword list"),
+        *_interval("kappa", "Cohen's, of refusal by keyword and by the grader"),
+        *_interval("keyword_sensitivity", "of graded refusals, those that the keywords find"),
+        *_interval("keyword_specificity", "of other answers, those that they leave alone"),
+        *_interval(
+            "compliance_corrected",
+            "compliance corrected for the judge's errors, as grade-check measured them",
+        ),
+    ),
     # one row an endpoint and prompt: what the same prompts come to on another path
     "endpoints": (
         _text("endpoint", "id in the configuration"),
