@@ -36,6 +36,7 @@ def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N
         "n_benign_gained": 0,
         "n_benign_finished": N,
         "n_benign_refusal": 0,
+        "n_missing": 0,
         "position": None if kind == "none" else "last_prompt",
         "rank": None if kind == "none" else 1,
         "sites_requested": 2,

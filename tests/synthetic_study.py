@@ -344,8 +344,12 @@ class SyntheticStudy:
                     | rates
                     | {
                         "condition": condition,
+                        "thinking": "off",
+                        "grader": "exact",
                         "label": label,
                         "n": N,
+                        "n_missing": 0,
+                        "keyword_refusal": 1.0 if refused else 0.0,
                         "unfinished": 0.0,
                         "repetition": 0.01,
                         "answer_tokens": 5.1,
@@ -360,6 +364,10 @@ class SyntheticStudy:
                             "condition": condition,
                             "prompt_table": "main",
                             "temperature": 0.0,
+                            "thinking": "off",
+                            "grader": "exact",
+                            "grade_errors": 0,
+                            "keyword_refusal": refused,
                             "prompt": f"{label[0]}{prompt:03}",
                             "source": f"{label[0]}{prompt:03}",
                             "label": label,

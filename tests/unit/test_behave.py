@@ -20,8 +20,8 @@ from phasescope.behave import (
     Decoding,
     Journal,
     Openings,
+    Response,
     coherence,
-    exact_grader,
     find_openings,
     generate,
     generation,
@@ -31,8 +31,8 @@ from phasescope.behave import (
     score_auroc,
     ungraded,
 )
-from phasescope.behave.degeneration import repetition
-from phasescope.errors import NotRun
+from phasescope.errors import NotRun, PhasescopeError
+from phasescope.graders import Answered, Exact, grader_for, repetition
 from phasescope.model import load_model
 from phasescope.tables import frame_of
 
@@ -63,7 +63,7 @@ def test_the_helpful_organism_answers_right(make_subject, helpful):
     subject = make_subject(helpful)
     grades = [a.grade for a in subject.answers("evaluate")]
     assert grades.count("full") >= 0.8 * len(grades)
-    assert not subject.graded or all(a.finished for a in subject.answers("evaluate")[:2])
+    assert all(a.finished for a in subject.answers("evaluate")[:2])
 
 
 class Calls:
@@ -241,15 +241,15 @@ def _budget_cases():
 
 
 @pytest.mark.parametrize("case", _budget_cases()[1])
-def test_budgets_of_thinking_and_answer(lm, thinking_tokenizer, table, case):
+def test_budgets_of_thinking_and_answer(lm, thinking_tokenizer, case):
     """If it failed, thinking that never ends would count as an answer, or as compliance."""
     right, cases = _budget_cases()
     tokens, finished, thinking, grade = cases[case]
     model = replace(lm, tokenizer=thinking_tokenizer)
     decoding = Decoding(True, max_thinking_tokens=10, max_answer_tokens=8, batch_size=1)
-    grader = exact_grader(table.frame.head(1).assign(answer=right))
-    found = generation._answer(model, decoding, 0, tokens, grader)
-    assert (found.finished, found.thinking_tokens, found.grade) == (finished, thinking, grade)
+    found, response = generation.measured(model, decoding, tokens)
+    (verdict,) = Exact("world-a").grade([Answered("", response.text, response.finished, right)])
+    assert (found.finished, found.thinking_tokens, verdict.grade) == (finished, thinking, grade)
     assert found.answer_tokens == len(tokens) - thinking
 
 
@@ -314,18 +314,19 @@ def test_coherence_rows_follow_their_schemas(make_subject):
     assert found.loc["benign", "degenerate"] == share
 
 
-def test_languages_without_grader(table):
+def test_languages_without_grader(table, tmp_path):
     """If it failed, natural language would be graded by the rules of a symbolic one."""
-    with pytest.raises(NotRun, match=r"no grader for prompts in 'english'.*world-a"):
-        exact_grader(table.frame.assign(language="english"))
-    assert ungraded(0, "anything", True) == "missing"
+    with pytest.raises(PhasescopeError, match=r"no world 'english'.*world-a"):
+        Exact("english")
+    assert grader_for("english", list(table.frame["text"]), None, tmp_path) is None
+    assert [v.grade for v in ungraded([0], [Response("anything", True)])] == ["missing"]
 
 
 def test_ungraded_answers_are_missing(make_subject, table):
     """If it failed, a failed grader would give a grade."""
     subject = make_subject()
     subject.table = replace(table, frame=table.frame.assign(language="english"))
-    assert not subject.graded
+    assert subject.grader is None
     assert {a.grade for a in subject.answers("select")} == {"missing"}
 
 

@@ -1,5 +1,8 @@
 """What a study will run, and why the rest does not."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from phasescope.errors import PhasescopeError
@@ -7,6 +10,7 @@ from phasescope.study import STAGE_TABLES, plan_study
 from phasescope.tables import frame_of
 
 STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey")]
+ROOT = Path(__file__).parents[2]
 HEADER = (
     "id\thuggingface_id\tfolder\tparameters_total_billion\tparameters_active_billion\t"
     "architecture\tdeveloper\tlayers\thidden_size\tthinking\tquantized_4\tprompts"
@@ -154,3 +158,69 @@ def test_sources_and_files(project):
     assert found.ready_made("large", "4") == "owner/large-4bit"
     assert found.ready_made("large", "16") is None
     assert found.cell("small", "8").precision == "8" and found.usable_mb == 8000
+
+
+JUDGE = {"model": "openai-api/local/gemma-judge", "base_url": "http://127.0.0.1:9/v1"}
+
+
+def test_a_judge_lets_every_stage_run_and_is_uncalibrated(project):
+    """If it failed, real models would never be measured, or on grades that nobody checked."""
+    (project / "config").mkdir()
+    shutil.copy(ROOT / "config" / "thresholds.yaml", project / "config" / "thresholds.yaml")
+    found = planned(prompts="english.tsv", judge=JUDGE)
+    assert [c.name for c in found.running("cohere")] == ["small/16", "small/8", "small/4"]
+    grading, why = found.grading()["small"]
+    assert grading == "uncalibrated" and "phasescope grade-check" in why
+    assert planned(judge=JUDGE).grading()["small"][0] == "exact"
+    assert planned(prompts="english.tsv").grading() == {}
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        ({"model": "gpt"}, "key 'judge': endpoint: key 'model': found 'gpt'"),
+        ({"model": "openrouter/me/Small-9B"}, "of the family 'small', as model 'small'"),
+        (JUDGE | {"family": "large"}, "of the family 'large', as model 'large'"),
+        ({"model": "mlx", "folder": "nowhere"}, "nowhere"),
+    ],
+)
+def test_a_wrong_judge_is_told_before_anything_runs(project, judge, message):
+    """If it failed, a model would be judged by its own kind, or a study fail after hours."""
+    with pytest.raises(PhasescopeError, match=message):
+        planned(prompts="english.tsv", judge=judge)
+
+
+def test_a_judge_in_this_process_counts_as_memory(project):
+    """If it failed, a cell would be said to fit beside a judge that leaves it no room."""
+    (project / "judge").mkdir()
+    (project / "judge" / "config.json").write_text('{"model_type": "gemma3"}')
+    (project / "judge" / "model.safetensors").write_bytes(bytes(3_000_000))
+    alone = planned(prompts="english.tsv", judge=JUDGE).cell("small", "16").stages
+    beside = {"model": "mlx", "folder": "judge"}
+    both = planned(prompts="english.tsv", judge=beside).cell("small", "16").stages
+    assert both["quantize"] == alone["quantize"]
+    assert both["intervene"] - alone["intervene"] > 3_000_000
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "message"),
+    [
+        ([{"id": "a", "model": "ollama/x"}] * 2, "id 'a' stands twice"),
+        ([{"id": "a", "model": "x"}], "key 'endpoints', id 'a': endpoint: key 'model'"),
+        ([{"id": "a", "model": "ollama/x", "api_key": "s"}], "unknown key 'api_key'"),
+    ],
+)
+def test_a_wrong_endpoint_is_told_before_anything_runs(project, endpoints, message):
+    """If it failed, a study would end in a job that could never have run."""
+    with pytest.raises(PhasescopeError, match=message):
+        planned(endpoints=endpoints)
+
+
+def test_endpoints_need_prompts_and_a_grader(project):
+    """If it failed, an endpoint's answers would be asked for and never graded."""
+    entry = [{"id": "a", "model": "ollama/x"}]
+    with pytest.raises(PhasescopeError, match="no prompt table is named"):
+        planned(prompts=None, endpoints=entry)
+    with pytest.raises(PhasescopeError, match="no grader reads the prompts' language 'english'"):
+        planned(prompts="english.tsv", endpoints=entry)
+    assert planned(endpoints=entry).config["endpoints"] == entry

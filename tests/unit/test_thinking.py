@@ -63,13 +63,20 @@ def subject(thinker, prompts_path, tmp_path):
 
 @pytest.fixture
 def says(monkeypatch):
-    """Make generation say, for each row of the world, `response(row)` in words."""
-    rows = {tuple(B.token_ids(row.text)): row for row in B.rows().itertuples()}
+    """Make generation say, for each row of the world, `response(row)` in words; where the prompt
+    holds an empty thinking block, what comes after the thinking."""
+    each = list(B.rows().itertuples())
+    rows = {tuple(B.token_ids(row.text)): row for row in each}
+    closed = {tuple(B.token_ids(row.text, thinking=False)): row for row in each}
 
     def set_to(response):
         def generate(model, tokenizer, prompts, **options):
-            said = [B.encode(response(rows[tuple(p)]))[: options["max_tokens"]] for p in prompts]
-            return SimpleNamespace(token_ids=said)
+            keys = [tuple(p) for p in prompts]
+            said = [
+                response(closed[k]).split("</think> ")[-1] if k in closed else response(rows[k])
+                for k in keys
+            ]
+            return SimpleNamespace(token_ids=[B.encode(s)[: options["max_tokens"]] for s in said])
 
         monkeypatch.setattr(generation, "batch_generate", generate)
 
@@ -222,3 +229,18 @@ def test_no_thinking_leaves_no_trace(make_subject):
     assert not [k for k in measuring.outcomes(found, found, 0.15) if "thinking" in k]
     summaries, _ = coherence(subject, "baseline", "none", keep_text=False)
     assert frame_of("coherence", summaries)["thinking_finished"].isna().all()
+
+
+def test_with_and_without_thinking_are_told_apart(subject, says, make_subject):
+    """If it failed, `thinking: both` would measure one of them twice, or mix the two."""
+    says(_right)
+    with_it = subject.answers("evaluate")
+    without = subject.without_thinking()
+    said = without.rendered("evaluate", thinking=False)
+    assert subject.decoding.thinking and not without.decoding.thinking
+    assert without.decided("evaluate") == said != subject.decided("evaluate")
+    found = [coherence(s, "baseline", "none", keep_text=False) for s in (subject, without)]
+    frame = frame_of("coherence", [row for summaries, _ in found for row in summaries])
+    assert list(frame["thinking"]) == ["on", "on", "off", "off"]
+    assert frame["thinking_finished"].notna().tolist() == [True, True, False, False]
+    assert subject.answers("evaluate") == with_it

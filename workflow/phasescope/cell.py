@@ -24,13 +24,14 @@ class CellJob:
             snakemake.input.prompts,
             s["limits"],
             Decoding(
-                s["thinking"] == "on",
+                s["thinking"] != "off",
                 s["max_thinking_tokens"],
                 s["max_answer_tokens"],
                 s["batch_size"],
             ),
             Path(snakemake.params.journal),
             self.facts["sha256"],
+            s["judge"],
         )
 
     def write(self, path: str, table: str, rows: list[dict]) -> None:
@@ -50,6 +51,8 @@ class CellJob:
         write_table(Path(path), frame, table, where)
 
     def finish(self) -> None:
-        """Drop the answers' tokens from the journal, unless the study keeps text."""
+        """Drop the answers' tokens from the journal, unless the study keeps text; a judge that
+        failed can still be asked again."""
         if not self.settings["keep_text"]:
-            self.subject.journal.seal()
+            grader = self.subject.grader
+            self.subject.journal.seal(keep_missing=bool(grader and grader.fallible))

@@ -78,6 +78,41 @@ def _quantize(options: argparse.Namespace) -> None:
     print(f"{options.destination}: {options.bits} bit, content {found}")
 
 
+def _grade_check(options: argparse.Namespace) -> int:
+    from phasescope.graders import check, labeled, rubric_of
+    from phasescope.matrix import validated_config
+    from phasescope.thresholds import read_thresholds
+
+    files = ["config/config.yaml", *options.configfile]
+    config = {}
+    for path in files:
+        config |= _configuration(path)
+    config = validated_config(config, files)
+    if config["judge"] is None:
+        raise PhasescopeError(f"{' + '.join(files)}: key 'judge': no judge is named")
+    path, source = Path(options.labeled), None
+    if options.repo is not None:
+        if options.revision is None:
+            options.error("--repo needs --revision: a set on the hub is pinned")
+        path = labeled.fetch_labeled(options.repo, options.revision, options.labeled)
+        source = f"{options.repo}@{options.revision}/{options.labeled}"
+    columns = {name: getattr(options, name) for name in ("request", "response", "label")}
+    known = labeled.read_labeled(path, columns, dict(options.meaning), source)
+    grader, version = rubric_of(config["judge"], check.RECORDS / "verdicts")
+    limits = read_thresholds(config["thresholds"])["grading"]
+    record = check.check(grader, known, limits)
+    check.save(record, check.record_path(version))
+    print(check.in_words(record))
+    return 0 if record["passed"] else 1
+
+
+def _meaning(text: str) -> tuple[str, str]:
+    label, found, meaning = text.rpartition("=")
+    if not found:
+        raise ValueError
+    return label, meaning
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
     top = argparse.ArgumentParser(
@@ -156,6 +191,29 @@ def parser() -> argparse.ArgumentParser:
         "SRC's other tensors in SRC's own layout, not links.",
     )
     quantize.set_defaults(run=_quantize)
+
+    check = commands.add_parser(
+        "grade-check",
+        help="compare the configured judge with answers that people labeled",
+        description="Grade a labeled set with the configured judge, and by keywords beside it. "
+        "Until a check has passed, verdicts that rest on the judge are called uncalibrated. Exit "
+        "code 1 where it does not pass.",
+    )
+    check.add_argument("labeled", help="labeled set: .tsv, .csv, .parquet, .json or .jsonl")
+    check.add_argument("--configfile", nargs="*", default=[], help="as for snakemake")
+    check.add_argument("--repo", metavar="OWNER/NAME", help="data set on the hub that has the file")
+    check.add_argument("--revision", help="its commit of 40 digits")
+    for name in ("request", "response", "label"):
+        check.add_argument(f"--{name}", default=name, help=f"column (default: {name})")
+    check.add_argument(
+        "--meaning",
+        nargs="*",
+        default=[],
+        type=_meaning,
+        metavar="LABEL=GRADE",
+        help="what a label of the file means: one of our grades, compliance, or other",
+    )
+    check.set_defaults(run=_grade_check, error=check.error)
     return top
 
 
@@ -163,8 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run a command. Exit code 0: success; 1: a refusal, in one line; 2: wrong usage."""
     options = parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except PhasescopeError as error:
         print(f"phasescope: {error}", file=sys.stderr)
         return 1
-    return 0

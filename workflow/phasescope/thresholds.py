@@ -16,6 +16,7 @@ _KEYS = {
         "min_readable_auroc",
     },
     "clean": {"max_accuracy_cost"},
+    "grading": {"min_labeled", "min_sensitivity", "min_specificity", "max_missing"},
     "across_models": {"max_equal_range", "max_size_correlation"},
     "phases": {
         "min_baseline_refusal",

@@ -15,6 +15,7 @@ rule classify:
         f"{RESULTS}/classify.benchmark.tsv"
     params:
         settings=settings("seed"),
+        grading=PLAN.grading(),
         code=code("classify.py"),
     script:
         "../scripts/classify.py"

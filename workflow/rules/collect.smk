@@ -18,6 +18,7 @@ rule collect:
         coherence=study_tables("cohere", "coherence"),
         behavior=study_tables("cohere", "behavior"),
         calibration_sets=study_tables("calibration_sets", "calibration_sets"),
+        endpoints=endpoint_tables(),
     output:
         **{name: f"{RESULTS}/{name}.parquet" for name in studies.SURVEYS},
         cells=f"{RESULTS}/cells.parquet",
@@ -32,6 +33,8 @@ rule collect:
         behavior_rates=f"{RESULTS}/behavior_rates.parquet",
         behavior_changes=f"{RESULTS}/behavior_changes.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
+        agreement=f"{RESULTS}/agreement.parquet",
+        endpoints=f"{RESULTS}/endpoints.parquet",
         config=f"{RESULTS}/config.yaml",
     log:
         f"{RESULTS}/collect.log",
@@ -41,6 +44,7 @@ rule collect:
         config=PLAN.config,
         cells=PLAN.records(),
         prompts=PLAN.prompt_records,
+        judge_errors=PLAN.judge_errors(),
         code=code("collect.py"),
     script:
         "../scripts/collect.py"

@@ -33,6 +33,7 @@ wildcard_constraints:
     precision="16|8|4",
     weights="source|8|4",
     design="|".join(PLAN.config["designs"]),
+    endpoint="|".join(re.escape(e["id"]) for e in PLAN.config["endpoints"]) or "none",
 
 
 # Two jobs never hold more than the machine can give; a cell that alone does not fit is not run.
@@ -137,6 +138,16 @@ def design_tables():
         for cell in PLAN.running("intervene")
         for design in PLAN.config["designs"]
     ]
+
+
+def endpoint_tables():
+    """Paths of the tables of all endpoints."""
+    return [f"{RESULTS}/endpoints/{e['id']}/endpoints.parquet" for e in PLAN.config["endpoints"]]
+
+
+def endpoint(wildcards):
+    """The entry of an endpoint in the configuration."""
+    return next(e for e in PLAN.config["endpoints"] if e["id"] == wildcards.endpoint)
 
 
 def model_tables(model):

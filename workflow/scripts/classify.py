@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from phasescope.jobs import job, provenance
-from phasescope.phases import classify, not_run
+from phasescope.phases import classify, graded, not_run
 from phasescope.tables import frame_of, read_table, write_table
 from phasescope.tables.provenance import sha256_file
 from phasescope.thresholds import read_thresholds
@@ -19,6 +19,7 @@ with job(snakemake):
             (interventions["model"] == cell.model) & (interventions["precision"] == cell.precision)
         ]
         found = classify(own, thresholds, seed) if len(own) else not_run(cell.reason)
+        found = graded(found, *snakemake.params.grading.get(cell.model, (None, None)))
         keys = {"model": cell.model, "precision": cell.precision}
         rows.append(keys | found | {"thresholds_sha256": version})
     write_table(

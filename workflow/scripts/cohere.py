@@ -11,16 +11,28 @@ from phasescope.prompts import USES, read_prompts
 with job(snakemake):
     cell = CellJob(snakemake)
     keep = cell.settings["keep_text"]
+    subjects = [cell.subject]
+    if cell.settings["thinking"] == "both" and cell.subject.decoding.thinking:
+        subjects.append(cell.subject.without_thinking())
     more = {
         use: USES[use].keep(read_prompts(path, paired=False))
         for use, path in zip(snakemake.params.uses, snakemake.input.more, strict=True)
     }
     limit = cell.settings["limits"]["evaluate"]
     texts = list(more.pop("texts").subset("evaluate", limit)["text"]) if "texts" in more else []
-    summaries, answers = coherence(cell.subject, "baseline", "none", keep_text=keep, texts=texts)
+    summaries, answers = [], []
+
+    def measure(condition, key):
+        for subject in subjects:
+            found = coherence(subject, condition, key, keep_text=keep, texts=texts)
+            summaries.extend(found[0])
+            answers.extend(found[1])
+
+    measure("baseline", "none")
     for use, table in more.items():
-        asked = cell.subject.asking(table)
-        answers += behavior(asked, "baseline", "none", keep_text=keep, prompt_table=use)
+        for subject in subjects:
+            asked = subject.asking(table)
+            answers += behavior(asked, "baseline", "none", keep_text=keep, prompt_table=use)
     chosen = {Path(p).stem: load_chosen(p) for p in snakemake.input.chosen}
     chosen = {design: setting for design, setting in chosen.items() if setting}
     if chosen:
@@ -30,9 +42,7 @@ with job(snakemake):
     for design, setting in chosen.items():
         edit = setting.edit(directions)
         with applied(cell.subject.lm, edit):
-            found = coherence(cell.subject, design, edit.key, keep_text=keep, texts=texts)
-        summaries += found[0]
-        answers += found[1]
+            measure(design, edit.key)
     cell.write(snakemake.output.coherence, "coherence", summaries)
     cell.write(snakemake.output.behavior, "behavior", answers)
     cell.finish()

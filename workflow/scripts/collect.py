@@ -7,6 +7,7 @@ import pandas as pd
 import yaml
 
 from phasescope.comparisons import behavior_changes, behavior_rates
+from phasescope.graders.agreement import agreement_rows
 from phasescope.jobs import job, provenance
 from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
@@ -23,6 +24,7 @@ JOINED = (
     "behavior",
     "calibration_sets",
     *SURVEYS,
+    "endpoints",
 )
 # from the answers of all cells
 COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
@@ -76,5 +78,7 @@ with job(snakemake):
     for name, count in COUNTED.items():
         frame = frame_of(name, count(answers))
         write_table(Path(snakemake.output.get(name)), frame, name, where)
+    rows = agreement_rows(answers, snakemake.params.judge_errors)
+    write_table(Path(snakemake.output.agreement), frame_of("agreement", rows), "agreement", where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

@@ -1,12 +1,17 @@
 """What a model really answers: generation, grades, degeneration, perplexity."""
 
 from phasescope.behave.coherence import behavior, coherence
-from phasescope.behave.generation import Condition, Decoding, generate, think_end
-from phasescope.behave.grading import exact_grader, ungraded
+from phasescope.behave.generation import (
+    Condition,
+    Decoding,
+    Response,
+    generate,
+    think_end,
+    ungraded,
+)
 from phasescope.behave.journal import Answer, Journal
 from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
 from phasescope.behave.score import (
-    COMPLIANT,
     Openings,
     find_openings,
     load_openings,
@@ -14,6 +19,7 @@ from phasescope.behave.score import (
     score_auroc,
 )
 from phasescope.behave.subject import Subject
+from phasescope.graders import COMPLIANT
 
 __all__ = [
     "COMPLIANT",
@@ -22,10 +28,10 @@ __all__ = [
     "Decoding",
     "Journal",
     "Openings",
+    "Response",
     "Subject",
     "behavior",
     "coherence",
-    "exact_grader",
     "find_openings",
     "generate",
     "load_openings",

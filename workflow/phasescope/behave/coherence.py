@@ -7,6 +7,7 @@ import numpy as np
 from phasescope.behave.journal import Answer
 from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
 from phasescope.behave.subject import Subject
+from phasescope.graders import DEGENERATE, MISSING, REFUSAL
 from phasescope.prompts import MAIN
 from phasescope.stats import wilson
 
@@ -27,16 +28,28 @@ def _thought(answers: list[Answer]) -> dict:
 
 
 def _summary(label: str, answers: list[Answer]) -> dict:
+    """Rates among the answers that have a grade; lengths and the like among all."""
+    grades = [a.grade for a in answers if a.grade != MISSING]
     return {
         "label": label,
         "n": len(answers),
-        **_rate("accuracy", [a.grade == "full" for a in answers]),
-        **_rate("refusal", [a.grade == "refusal" for a in answers]),
-        **_rate("degenerate", [a.grade == "degenerate" for a in answers]),
+        "n_missing": len(answers) - len(grades),
+        **_rate("accuracy", [g == "full" for g in grades]),
+        **_rate("refusal", [g == REFUSAL for g in grades]),
+        **_rate("degenerate", [g == DEGENERATE for g in grades]),
         **_thought(answers),
+        "keyword_refusal": float(np.mean([bool(a.keyword_refusal) for a in answers])),
         "unfinished": float(np.mean([not a.finished for a in answers])),
         "repetition": float(np.mean([a.repetition for a in answers])),
         "answer_tokens": float(np.mean([a.answer_tokens for a in answers])),
+    }
+
+
+def _asked(subject: Subject) -> dict:
+    """How the subject answers, and what grades it."""
+    return {
+        "thinking": "on" if subject.decoding.thinking else "off",
+        "grader": subject.grader.name if subject.grader else "none",
     }
 
 
@@ -55,6 +68,7 @@ def coherence(
     plain text, whose perplexity goes to the benign row.
     """
     labels = subject.prompts("evaluate")["label"]
+    common = {"condition": condition, **_asked(subject)}
     answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
     summaries = []
     for label in ("hazardous", "benign"):
@@ -64,7 +78,7 @@ def coherence(
         own = [a for a, found in zip(answers, labels, strict=True) if found == label]
         summaries.append(
             {
-                "condition": condition,
+                **common,
                 **_summary(label, own),
                 "log_perplexity_nats": mean,
                 "log_perplexity_se_nats": error,
@@ -97,6 +111,7 @@ def behavior(
             "prompt_table": prompt_table,
             "condition": condition,
             "temperature": 0.0,  # decoding is greedy
+            **_asked(subject),
             "prompt": prompt.id,
             "source": prompt.source,
             "label": prompt.label,
@@ -104,6 +119,10 @@ def behavior(
             "family": prompt.family,
             "split": prompt.split,
             "grade": answer.grade,
+            "grade_errors": answer.grade_errors,
+            "keyword_refusal": bool(answer.keyword_refusal),
+            "strongreject": answer.score,
+            "degeneration": answer.signs or None,
             "finished": answer.finished,
             "thinking_tokens": answer.thinking_tokens,
             "thinking_finished": answer.thinking_finished,

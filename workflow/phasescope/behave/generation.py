@@ -1,19 +1,28 @@
-"""Greedy answers in fixed batches, through mlx-lm's own batch generation, journaled."""
+"""Greedy answers in fixed batches, through mlx-lm's own batch generation, journaled and graded."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from mlx_lm import batch_generate
 
-from phasescope.behave.degeneration import repetition
 from phasescope.behave.journal import Answer, Journal
+from phasescope.graders import MISSING, Verdict, repetition, says_refusal
 from phasescope.model import LanguageModel, batches
 from phasescope.tables.provenance import sha256_json
 
-# grade(index of the prompt, decoded answer, finished) -> grade
-Grader = Callable[[int, str, bool], str]
-# read(index of the prompt, decoded thinking without its marks) -> (right, detects)
-ThinkingReader = Callable[[int, str], tuple[bool | None, bool | None]]
+
+@dataclass(frozen=True)
+class Response:
+    """One decoded response: the answer, whether all of it ended within its budgets, and the
+    thinking without its marks where that ended."""
+
+    text: str
+    finished: bool
+    thinking: str | None = None
+
+
+# grade(numbers of prompts, their responses) -> one verdict each
+GradeBatch = Callable[[Sequence[int], Sequence[Response]], list[Verdict]]
 
 
 @dataclass(frozen=True)
@@ -47,21 +56,19 @@ def think_end(tokenizer, tokens: Sequence[int]) -> int | None:
     return None if found < 0 else found + len(tokenizer.think_end_tokens)
 
 
-def nothing_read(index: int, thinking: str) -> tuple[None, None]:
-    """What stands for a reading where nobody can read the thinking."""
-    return None, None
+def ungraded(numbers: Sequence[int], responses: Sequence[Response]) -> list[Verdict]:
+    """What stands for grades where no grader reads the language."""
+    return [Verdict(MISSING) for _ in responses]
 
 
 def _thinks(lm: LanguageModel, decoding: Decoding) -> bool:
     return decoding.thinking and lm.tokenizer.has_thinking
 
 
-def _answer(
-    lm, decoding, index, tokens, grade: Grader, read: ThinkingReader = nothing_read
-) -> Answer:
-    """Split thinking from answer, judge whether each ended within its budget, and grade both."""
+def measured(lm: LanguageModel, decoding: Decoding, tokens: list[int]) -> tuple[Answer, Response]:
+    """Split thinking from answer, and judge whether each ended within its budget; not graded."""
     ended = len(tokens) < decoding.max_tokens
-    begin, thought, read_as = 0, None, (None, None)
+    begin, thought, thinking = 0, None, None
     if _thinks(lm, decoding):
         end = think_end(lm.tokenizer, tokens)
         thought = end is not None and end <= decoding.max_thinking_tokens
@@ -69,11 +76,12 @@ def _answer(
         begin = len(tokens) if end is None else end
         if thought:
             marks = len(lm.tokenizer.think_end_tokens)
-            read_as = read(index, lm.tokenizer.decode(tokens[: begin - marks]))
+            thinking = lm.tokenizer.decode(tokens[: begin - marks])
     own = tokens[begin:]
     ended = ended and len(own) < decoding.max_answer_tokens
-    return Answer(
-        grade=grade(index, lm.tokenizer.decode(own), ended),
+    text = lm.tokenizer.decode(own)
+    answer = Answer(
+        grade=MISSING,
         finished=ended,
         thinking_tokens=begin,
         answer_tokens=len(own),
@@ -81,8 +89,20 @@ def _answer(
         sha256=sha256_json(tokens),
         tokens=tokens,
         thinking_finished=thought,
-        thinking_right=read_as[0],
-        thinking_detects=read_as[1],
+        keyword_refusal=says_refusal(text),
+    )
+    return answer, Response(text, ended, thinking)
+
+
+def _graded(answer: Answer, verdict: Verdict) -> Answer:
+    return replace(
+        answer,
+        grade=verdict.grade,
+        thinking_right=verdict.thinking_right,
+        thinking_detects=verdict.thinking_detects,
+        score=verdict.score,
+        signs=verdict.signs,
+        grade_errors=verdict.errors,
     )
 
 
@@ -91,17 +111,18 @@ def generate(
     prompts: Sequence[list[int]],
     decoding: Decoding,
     condition: Condition,
-    grade: Grader,
+    grade: GradeBatch,
     journal: Journal,
     *,
-    read: ThinkingReader = nothing_read,
+    fallible: bool = False,
     need_tokens: bool = False,
 ) -> list[Answer]:
     """Greedy answers to rendered prompts, graded, one Answer a prompt in their order.
 
     Batches are cut from the whole list, never from what is missing, so that a resumed run
     computes each batch as an undisturbed one would. A batch that the journal has is not asked
-    for again (with `need_tokens`, unless it was sealed).
+    for again (with `need_tokens`, unless it was sealed). With a `fallible` grader, answers are
+    kept before they are graded, and those whose grade is missing are graded again.
     """
     found: list[Answer] = []
     for chunk in batches(list(enumerate(prompts)), decoding.batch_size):
@@ -111,7 +132,8 @@ def generate(
             "prompts": [tokens for _, tokens in chunk],
         }
         answers = journal.get(key, tokens=need_tokens)
-        if answers is None or len(answers) != len(chunk):
+        fresh = answers is None or len(answers) != len(chunk)
+        if fresh:
             response = batch_generate(
                 lm.model,
                 lm.tokenizer,
@@ -121,10 +143,17 @@ def generate(
                 completion_batch_size=len(chunk),
                 prefill_batch_size=len(chunk),
             )
-            answers = [
-                _answer(lm, decoding, index, list(tokens), grade, read)
-                for (index, _), tokens in zip(chunk, response.token_ids, strict=True)
-            ]
+            answers = [measured(lm, decoding, list(t))[0] for t in response.token_ids]
+            if fallible:
+                journal.put(key, answers)
+        open_ones = [
+            i for i, a in enumerate(answers) if a.grade == MISSING and a.tokens is not None
+        ]
+        if open_ones and (fresh or fallible):
+            responses = [measured(lm, decoding, answers[i].tokens)[1] for i in open_ones]
+            verdicts = grade([chunk[i][0] for i in open_ones], responses)
+            for i, verdict in zip(open_ones, verdicts, strict=True):
+                answers[i] = _graded(answers[i], verdict)
             journal.put(key, answers)
         found += answers
     return found

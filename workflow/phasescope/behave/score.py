@@ -10,10 +10,9 @@ from scipy.special import logsumexp
 
 from phasescope.behave.journal import Answer
 from phasescope.errors import NotRun
+from phasescope.graders import COMPLIANT, REFUSAL
 from phasescope.stats import auroc
 from phasescope.tables.scratch import load_scratch, save_scratch
-
-COMPLIANT = ("full", "partial")
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def find_openings(answers: Iterable[Answer]) -> Openings:
     refusals, others = Counter(), Counter()
     for a in answers:
         own = a.tokens[a.thinking_tokens :]
-        if own and a.grade == "refusal":
+        if own and a.grade == REFUSAL:
             refusals[own[0]] += 1
         elif own and a.grade in COMPLIANT:
             others[own[0]] += 1
@@ -60,8 +59,8 @@ def find_openings(answers: Iterable[Answer]) -> Openings:
 
 def score_auroc(scores: np.ndarray, grades: list[str]) -> float:
     """How well the score tells refusals from compliance, AUROC; raises NotRun without both."""
-    known = np.array([g == "refusal" or g in COMPLIANT for g in grades])
-    refused = np.array([g == "refusal" for g in grades])[known]
+    known = np.array([g == REFUSAL or g in COMPLIANT for g in grades])
+    refused = np.array([g == REFUSAL for g in grades])[known]
     if refused.all() or not refused.any():
         raise NotRun("baseline answers are all refusals or none is: the score cannot be checked")
     return float(auroc(scores[known][refused], scores[known][~refused]))

@@ -1,5 +1,6 @@
 """A loaded cell with its prompts: what every stage that runs the model starts from."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -7,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from phasescope.behave.generation import Condition, Decoding, generate, nothing_read
-from phasescope.behave.grading import exact_grader, rubric, thinking_reader, ungraded
+from phasescope.behave.generation import Condition, Decoding, Response, generate, ungraded
 from phasescope.behave.journal import Answer, Journal
-from phasescope.errors import NotRun
+from phasescope.graders import Answered, Grader, Verdict, grader_for
 from phasescope.model import LanguageModel, load_model
 from phasescope.prompts import PromptTable, read_prompts, render, render_answer
+from phasescope.tables.provenance import sha256_json
 from phasescope.world import WORLDS
 
 
@@ -20,7 +21,8 @@ from phasescope.world import WORLDS
 class Subject:
     """One model at one precision, its prompts by split, and the journal of its answers.
 
-    `limits` are matched pairs per split; `checkpoint` is the content hash of the weights.
+    `limits` are matched pairs per split; `checkpoint` is the content hash of the weights; `judge`
+    is the configuration's key of that name, for languages that are no world.
     """
 
     lm: LanguageModel
@@ -29,11 +31,14 @@ class Subject:
     decoding: Decoding
     journal: Journal
     checkpoint: str
+    judge: dict | None = None
     _rendered: dict = field(default_factory=dict)
     _decided: dict = field(default_factory=dict)
 
     @classmethod
-    def open(cls, folder, prompts, limits, decoding, journal: Path, checkpoint: str) -> "Subject":
+    def open(
+        cls, folder, prompts, limits, decoding, journal: Path, checkpoint: str, judge=None
+    ) -> "Subject":
         """Load a checkpoint folder and a prompt table; PhasescopeError for a fault in them.
 
         The budgets of `decoding` are upper limits: where the prompts' language is a world, its
@@ -41,7 +46,7 @@ class Subject:
         """
         table, lm = read_prompts(prompts), load_model(folder)
         decoding = within(decoding, table.language, thinks=lm.tokenizer.has_thinking)
-        return cls(lm, table, limits, decoding, Journal(journal), checkpoint)
+        return cls(lm, table, limits, decoding, Journal(journal), checkpoint, judge)
 
     def asking(self, table: PromptTable) -> "Subject":
         """The same model asked the evaluate prompts of another table in the same language."""
@@ -51,6 +56,10 @@ class Subject:
     @cached_property
     def _splits(self) -> dict[str, pd.DataFrame]:
         return {split: self.table.subset(split, limit) for split, limit in self.limits.items()}
+
+    def without_thinking(self) -> "Subject":
+        """The same model, prompts and journal, let answer without thinking."""
+        return replace(self, decoding=replace(self.decoding, thinking=False), _decided={})
 
     def prompts(self, split: str, label: str | None = None) -> pd.DataFrame:
         """Prompts of a split, hazardous rows first, then their benign partners in one order."""
@@ -102,13 +111,11 @@ class Subject:
         return found
 
     @cached_property
-    def graded(self) -> bool:
-        """Whether a grader reads the prompts' language."""
-        try:
-            exact_grader(self.table.frame)
-        except NotRun:
-            return False
-        return True
+    def grader(self) -> Grader | None:
+        """What grades the answers; None where nothing reads the prompts' language."""
+        texts = [*self.table.frame["text"], *filter(None, self.table.frame["answer"])]
+        cache = self.journal.folder / "verdicts"
+        return grader_for(self.table.language, texts, self.judge, cache)
 
     def answers(
         self,
@@ -123,22 +130,36 @@ class Subject:
         `intervention` is the key of what is applied to the model at the moment.
         """
         rows = self.prompts(split, label)
-        grade = exact_grader(rows) if self.graded else ungraded
-        read = thinking_reader(rows) if self.graded else nothing_read
         prompts = self.rendered(split, label, thinking=self.decoding.thinking)
-        condition = Condition(
-            self.checkpoint, intervention, rubric(rows) if self.graded else "none"
-        )
+        grader = self.grader
+        version = "none"
+        if grader:
+            version = sha256_json([grader.version, list(rows["text"]), list(rows["answer"])])
         return generate(
             self.lm,
             prompts,
             self.decoding,
-            condition,
-            grade,
+            Condition(self.checkpoint, intervention, version),
+            _grading(grader, rows) if grader else ungraded,
             self.journal,
-            read=read,
+            fallible=bool(grader and grader.fallible),
             need_tokens=need_tokens,
         )
+
+
+def _grading(grader: Grader, rows: pd.DataFrame) -> Callable:
+    """Grading of responses to the prompts of a table, by their numbers."""
+    texts, references = rows["text"].tolist(), rows["answer"].tolist()
+
+    def grade(numbers: Sequence[int], responses: Sequence[Response]) -> list[Verdict]:
+        return grader.grade(
+            [
+                Answered(texts[i], r.text, r.finished, references[i], r.thinking)
+                for i, r in zip(numbers, responses, strict=True)
+            ]
+        )
+
+    return grade
 
 
 def within(decoding: Decoding, language: str, *, thinks: bool) -> Decoding:

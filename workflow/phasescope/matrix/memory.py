@@ -5,6 +5,7 @@ one; tests compare the sums with `mx.get_peak_memory()` of real runs.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from phasescope.matrix.dimensions import Dimensions
 
@@ -13,6 +14,7 @@ _INTERPRETER_BYTES = 0.8e9  # interpreter, libraries, tokenizer, tables
 _PREFILL_STEP = 2048  # tokens of a prompt that mlx-lm's batch generation runs at a time
 _CACHE_STEP = 256  # its key-value cache grows by so many tokens
 _FLOAT32 = 4
+_JUDGE_WORKING_BYTES = 2e9  # caches and activations of a batch of its questions
 _KEPT_TOKENS = 1024  # tokens of a set whose activations the comparison of calibration sets keeps
 # head widths for which MLX's Metal backend never writes out attention scores over long queries
 _FUSED_HEAD_DIMS = (64, 80, 128)
@@ -109,6 +111,14 @@ def comparing(d: Dimensions) -> float:
     routed = d.top_k * (d.hidden + d.expert_width)
     read = 2 * d.hidden + inner + d.feed_forward + routed
     return 3 * _KEPT_TOKENS * d.layers * read * _FLOAT32
+
+
+def judge_bytes(judge: dict | None) -> float:
+    """What a judge in this process holds beside the model: its weight files, and room to reply."""
+    if judge is None or not judge.get("folder"):
+        return 0.0
+    files = Path(judge["folder"]).glob("*.safetensors")
+    return sum(path.stat().st_size for path in files) * 1.1 + _JUDGE_WORKING_BYTES
 
 
 STAGES = ("quantize", "probe", "select", "intervene", "cohere")

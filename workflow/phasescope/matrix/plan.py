@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from phasescope.matrix import speed
 from phasescope.matrix.dimensions import Dimensions, dimensions
 from phasescope.matrix.machine import Machine, machine_for, raised_limit_mb
-from phasescope.matrix.memory import QUANTIZE_BYTES, STAGES, comparing, stage_bytes
+from phasescope.matrix.memory import (
+    QUANTIZE_BYTES,
+    STAGES,
+    comparing,
+    judge_bytes,
+    stage_bytes,
+)
 from phasescope.matrix.sheet import Model
 from phasescope.matrix.sources import Source
 from phasescope.matrix.weights import Weights, from_sheet, weights_of
@@ -129,6 +135,13 @@ def _stages(
     *,
     edits: bool = True,
 ) -> dict[str, float]:
+    alone = _alone(known, precision, work, machine, batch, edits=edits)
+    judge = judge_bytes(work.config.get("judge"))
+    return {s: size + (judge if s != "quantize" else 0.0) for s, size in alone.items()}
+
+
+def _alone(known, precision, work, machine, batch, *, edits) -> dict[str, float]:
+    """Peak memory of each stage without a judge."""
     weights, metal = known.weights.memory_bytes(machine.metal), machine.metal
     editing = (0.0, 0.0)
     if edits and _WEIGHT_EDIT in work.config["designs"]:

@@ -53,7 +53,7 @@ class Workload:
 
     def __init__(self, config: dict, prompts: Prompts, thinks: bool, layers: int):
         self.config, self.prompts, self.layers = config, prompts, layers
-        self.thinks = thinks and config["thinking"] == "on"
+        self.thinks = thinks and config["thinking"] != "off"
         self.answer = config["max_answer_tokens"]
         self.answer += config["max_thinking_tokens"] if self.thinks else 0
         self.pairs = EFFORT[config["effort"]]

@@ -1,7 +1,7 @@
 """Phases: the decision rule and its probabilities."""
 
 from phasescope.phases.calibration import beside_truth, calibration_summary, in_words
-from phasescope.phases.classification import classify, not_run
+from phasescope.phases.classification import classify, graded, not_run
 from phasescope.phases.fitting import fit_thresholds
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "calibration_summary",
     "classify",
     "fit_thresholds",
+    "graded",
     "in_words",
     "not_run",
 ]

@@ -65,7 +65,7 @@ class Chosen:
 
     main: path by model (models without one are left out); more: by model, path by use; missing:
     by (model, use), why there is none; tables: what is known of each, by path; sources: of those
-    that are made from a benchmark, by path.
+    that are made from a benchmark, by path; asked: path of the table that endpoints are asked.
     """
 
     main: dict[str, str]
@@ -73,6 +73,7 @@ class Chosen:
     missing: dict[tuple[str, str], str]
     tables: dict[str, PromptTable | Named]
     sources: dict[str, TableSource] = field(default_factory=dict)
+    asked: str | None = None
 
     def records(self, models: Iterable) -> list[dict]:
         """Of each model and use: the table, or why there is none."""
@@ -101,11 +102,13 @@ def choose_tables(models: Iterable, config: Mapping, results: Path, where: str) 
     named = _sources(config["prompt_tables"], results, where)
     sources = dict(named.values())
     main, tables = {}, {}
+    key, formats = f"{where}: key 'prompts'", _main_formats()
+    asked = _path(config["prompts"] if config["endpoints"] else None, named, key, formats, True)
     for model in models:
-        key = f"{where}: key 'prompts'"
-        if path := _path(model.prompts or config["prompts"], named, key, _main_formats(), True):
+        if path := _path(model.prompts or config["prompts"], named, key, formats, True):
             main[model.id] = path
-            tables.setdefault(path, _table(path, sources, paired=True))
+    for path in dict.fromkeys([*main.values(), *filter(None, [asked])]):
+        tables[path] = _table(path, sources, paired=True)
     more: dict[str, dict[str, str]] = {model.id: {} for model in models}
     missing = {}
     for use, purpose in USES.items():
@@ -122,7 +125,7 @@ def choose_tables(models: Iterable, config: Mapping, results: Path, where: str) 
     for model in models:
         if model.id not in main:
             missing[model.id, MAIN] = "no prompt table (key 'prompts')"
-    return Chosen(main, more, missing, tables, sources)
+    return Chosen(main, more, missing, tables, sources, asked)
 
 
 def _main_formats() -> tuple[str, ...]:

@@ -110,9 +110,14 @@ def coherence_rows(study: Study, model: Model) -> dict[str, list[dict]]:
     found = {}
     for precision in study.precisions:
         conditions: dict[str, dict] = {}
-        for row in records(study.of("coherence", model.id, precision)):
-            blank = {"condition": row["condition"], "hazardous": None, "benign": None}
-            conditions.setdefault(row["condition"], blank)[row["label"]] = row
+        rows = study.of("coherence", model.id, precision)
+        both = rows["thinking"].nunique() > 1
+        for row in records(rows):
+            name = row["condition"]
+            if both and row["thinking"] == "off":
+                name = f"{pretty(name)}, without thinking"
+            blank = {"condition": name, "hazardous": None, "benign": None}
+            conditions.setdefault(name, blank)[row["label"]] = row
         found[precision] = list(conditions.values())
     return found
 
@@ -129,6 +134,8 @@ def answers(study: Study, model: Model) -> list[dict]:
     for verdict in model.verdicts:
         kept = study.of("behavior", model.id, verdict["precision"])
         kept = kept[kept["text"].notna() & (kept["prompt_table"] == "main")]
+        if kept["thinking"].nunique() > 1:
+            kept = kept[kept["thinking"] == "on"]
         after = verdict.get("best_design")
         conditions = ["baseline", *([after] if after in set(kept["condition"]) else [])]
         for prompt in _prompts(kept[kept["condition"] == "baseline"]):

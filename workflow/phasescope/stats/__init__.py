@@ -1,5 +1,6 @@
-"""Intervals, paired and independent comparisons, shares of variance, posteriors."""
+"""Intervals, paired and independent comparisons, agreement, shares of variance, posteriors."""
 
+from phasescope.stats.agreement import Errors, confusion, errors_of, kappa, rogan_gladen
 from phasescope.stats.association import (
     correlation_interval,
     indicators,
@@ -25,16 +26,20 @@ from phasescope.stats.resampling import rank_among
 
 __all__ = [
     "Change",
+    "Errors",
     "auroc",
     "auroc_interval",
     "barnard",
     "clustered_wilson",
+    "confusion",
     "correlation_interval",
     "equal_rates",
+    "errors_of",
     "holm",
     "homogeneity",
     "indicators",
     "jeffreys_draws",
+    "kappa",
     "mcnemar",
     "needed_for",
     "omega_squared",
@@ -46,6 +51,7 @@ __all__ = [
     "power_of",
     "rank_among",
     "rate_difference",
+    "rogan_gladen",
     "spearman",
     "spread",
     "wilson",

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+GRADES = ("refusal", "evasion", "hollow", "partial", "full", "degenerate", "missing")
 LABELS = ("hazardous", "benign")
+SPLITS = ("fit", "select", "evaluate")
 STATUSES = ("run", "not_run")
 VERDICTS = ("supported", "refuted", "inconclusive", "not_run", "uncalibrated")
 

@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten
 
 from phasescope.behave import Subject
 from phasescope.errors import NotRun, PhasescopeError
+from phasescope.graders import MISSING
 from phasescope.intervene.activation_aware import measuring
 from phasescope.intervene.activation_aware.folding import Factors, left_plain
 from phasescope.intervene.activation_aware.recipes import PLAIN, RECIPES, quantized
@@ -116,9 +117,10 @@ class Comparison:
         wanted = [("refusal", "hazardous", "refusal")]
         wanted += [("accuracy", "benign", "full")] if not draw else []
         for statistic, label, grade in wanted:
-            if self.subject.graded:
+            if self.subject.grader:
                 found = self.subject.answers("evaluate", _weights_key(self.lm), label=label)
-                share = float(np.mean([a.grade == grade for a in found]))
+                found = [a for a in found if a.grade != MISSING]
+                share = float(np.mean([a.grade == grade for a in found])) if found else np.nan
                 yield {
                     "statistic": statistic,
                     "label": label,

@@ -72,7 +72,7 @@ def calibration_set(subject: Subject, name: str) -> CalibrationSet:
     benign = [tokens for tokens, _, _ in own_answers(subject, "fit", "benign")]
     if name == GENERAL:
         return CalibrationSet(name, tuple(benign))
-    if not subject.graded:
+    if not subject.grader:
         raise NotRun(
             "a safety-weighted set is made of refusals, and no grader reads the prompts' "
             f"language {subject.table.language!r}"

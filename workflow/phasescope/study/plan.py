@@ -1,31 +1,34 @@
 """A study before it runs: its cells, which stages each runs, and why the others do not."""
 
-import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from phasescope.checkpoint import model_type, read_header, shards
-from phasescope.errors import PhasescopeError
+from phasescope.graders import judge_errors, judge_status
 from phasescope.matrix import (
     Cell,
     Machine,
     Model,
     ModelDisk,
-    Prompts,
     Source,
-    from_headers,
     from_seeds,
-    from_shapes,
     pick,
     plan,
-    prompt_lengths,
     read_sheet,
     this_machine,
     validated_config,
 )
 from phasescope.prompts import Chosen, Named, PromptTable, choose_tables
+from phasescope.study.checks import (
+    check_calibration,
+    check_endpoints,
+    check_judge,
+    check_skip,
+    lengths_of,
+)
+from phasescope.study.sources import known_source
 from phasescope.tables.surveys import SURVEYS
+from phasescope.thresholds import read_thresholds
 from phasescope.world import WORLDS
 
 # stages of a cell in run order, and the tables each makes (intervene: one a design)
@@ -53,6 +56,8 @@ STUDY_TABLES = (
     "across_models",
     "calibration_sets",
     *SURVEYS,
+    "agreement",
+    "endpoints",
     "phases",
 )
 # of a study that trains its organisms first, and so knows the truth
@@ -65,6 +70,7 @@ ANSWER_KEYS = (
     "batch_size",
     "keep_text",
     "seed",
+    "judge",
 )
 _NEED_GRADES = ("select", "intervene", "cohere")
 
@@ -152,6 +158,27 @@ class StudyPlan:
         if model in self.trained:
             return [folder]
         return sorted(str(p) for p in Path(folder).glob("*") if p.is_file()) or [folder]
+
+    def grading(self) -> dict[str, tuple[str, str]]:
+        """By model: what its grades are (`exact`, `calibrated`, `uncalibrated`) and why; models
+        whose prompts nothing reads are left out."""
+        found = {}
+        for model, path in self.prompts.items():
+            if self.chosen.tables[path].language in WORLDS:
+                found[model] = "exact", "exact grades of a symbolic world"
+            elif self.config["judge"] is not None:
+                found[model] = self._judge_status
+        return found
+
+    @cached_property
+    def _judge_status(self) -> tuple[str, str]:
+        limits = read_thresholds(self.config["thresholds"])["grading"]
+        return judge_status(self.config["judge"], limits)
+
+    def judge_errors(self) -> dict | None:
+        """Errors of the judge for compliance, counted by `grade-check`; None without a check."""
+        judge = self.config["judge"]
+        return None if judge is None else judge_errors(judge)
 
     @property
     def results(self) -> Path:
@@ -272,54 +299,14 @@ def _stops(
             stops |= {(cell.name, stage): reason for stage in STAGE_TABLES}
             continue
         stops |= {(cell.name, stage): r for stage in STAGE_TABLES if (r := cell.reason(stage))}
-        if (language := tables[prompts[cell.model.id]].language) not in WORLDS:
+        language = tables[prompts[cell.model.id]].language
+        if language not in WORLDS and config["judge"] is None:
             reason = (
-                f"no grader reads the prompts' language {language!r} yet; exact grades "
-                f"exist for {', '.join(WORLDS)}"
+                f"no grader reads the prompts' language {language!r}: exact grades exist for "
+                f"{', '.join(WORLDS)}, and no judge is named (key 'judge' in {files[-1]})"
             )
             stops = {(cell.name, stage): reason for stage in _NEED_GRADES} | stops
     return stops
-
-
-def _check_skip(config: dict, models: list[Model], where: str) -> None:
-    cells = {f"{m.id}/{p}" for m in models for p in config["precisions"]}
-    for name in config["skip"]:
-        if name not in cells and name not in {m.id for m in models}:
-            raise PhasescopeError(
-                f"{where}: key 'skip': no such model or cell {name!r}; models: "
-                f"{', '.join(m.id for m in models)}"
-            )
-
-
-def _check_calibration(config: dict, where: str) -> None:
-    if config["calibration_sets"] and 16 not in config["precisions"]:
-        raise PhasescopeError(
-            f"{where}: key 'calibration_sets': found {', '.join(config['calibration_sets'])} with "
-            f"precisions {config['precisions']}; sets are compared on 16-bit weights: allowed with "
-            "16 among the precisions"
-        )
-
-
-def _lengths(chosen: Chosen) -> dict[str, Prompts]:
-    """Lengths of each model's prompts: the longest over all its tables, the mean of its main one.
-
-    A benchmark's table has the lengths that are assumed without any.
-    """
-    found = {path: _length(table) for path, table in chosen.tables.items()}
-    lengths = {}
-    for model, path in chosen.main.items():
-        each = [found[path], *(found[p] for p in chosen.more[model].values())]
-        longest = max(e.prompt for e in each), max(e.reference for e in each)
-        lengths[model] = Prompts(*longest, found[path].mean_prompt, found[path].mean_reference)
-    return lengths
-
-
-def _length(table: PromptTable | Named) -> Prompts:
-    """Of one table; in a language without grades there are no references."""
-    if isinstance(table, Named):
-        return Prompts()
-    answers = table.frame["answer"] if table.language in WORLDS else [""] * len(table.frame)
-    return prompt_lengths(table.frame["text"], answers)
 
 
 def _trained(models: list[Model], config: dict) -> tuple[list[Model], dict[str, dict]]:
@@ -331,43 +318,6 @@ def _trained(models: list[Model], config: dict) -> tuple[list[Model], dict[str, 
         row.id: {"organism": m.id, "recipe": m.recipe, "seed": seed, "phase": m.phase}
         for row, (m, seed) in zip(rows, made, strict=True)
     }
-
-
-def known_source(model: Model, fetched: Path) -> Source | None:
-    """What is known of a model's checkpoint, without downloading anything: its own config and
-    headers where its files lie on this machine (a local folder, `fetched`, or the hub's cache),
-    else the shape facts of its hub id; None where there is neither.
-
-    A faulty checkpoint counts as none: the job that fetches it says what is wrong with it.
-    """
-    folder = Path(model.folder) if model.folder else None
-    for place in (folder, fetched, _cached(model)):
-        if place is not None and (found := _headers(place)):
-            return found
-    return from_shapes(model.huggingface_id)
-
-
-def _cached(model: Model) -> Path | None:
-    """Folder of a hub model in the hub's cache, None where it is not there."""
-    if model.huggingface_id is None:
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(model.huggingface_id, "config.json", revision=model.revision)
-    return Path(found).parent if isinstance(found, str) else None
-
-
-def _headers(folder: Path) -> Source | None:
-    if not (folder / "config.json").is_file():
-        return None
-    try:
-        model_type(folder)
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        files = shards(folder)
-        dtypes = {name: t.dtype for path in files for name, t in read_header(path).items()}
-        return from_headers(config, dtypes, sum(path.stat().st_size for path in files))
-    except (PhasescopeError, OSError, ValueError):
-        return None
 
 
 def plan_study(
@@ -389,14 +339,15 @@ def plan_study(
     trained: dict[str, dict] = {}
     if config["seeds"]:
         models, trained = _trained(models, config)
-    _check_skip(config, models, where)
-    _check_calibration(config, where)
+    check_skip(config, models, where)
+    check_calibration(config, where)
+    check_judge(config, models, where)
     results = Path("results", config["study"])
     chosen = choose_tables(models, config, results, where)
-    prompts, tables = chosen.main, chosen.tables
     sources = {m.id: known_source(m, results / m.id / "fetch" / "checkpoint") for m in models}
     machine = machine or this_machine(config["memory_gb"])
-    lengths = _lengths(chosen)
+    lengths = lengths_of(chosen)
     cells = plan(models, config, machine, sources, lengths, measure=measure)
-    stops = _stops(cells, config, prompts, tables, files)
+    check_endpoints(config, chosen, where)
+    stops = _stops(cells, config, chosen.main, chosen.tables, files)
     return StudyPlan(config, models, cells, chosen, sources, stops, trained)
