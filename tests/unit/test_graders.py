@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from phasescope.graders import Answered, Detector, Keyword, Rubric, rubric_of, says_refusal
 from phasescope.graders import rubric as rubrics
 from phasescope.graders.rubric import Judged, Malformed, question, read_judged, strongreject
-from phasescope.tables.schemas import GRADES
+from phasescope.tables.columns import GRADES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripted_server import Slow, serving

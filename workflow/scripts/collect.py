@@ -12,7 +12,7 @@ from phasescope.jobs import job, provenance
 from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
-from phasescope.tables.schemas import LABELS
+from phasescope.tables.columns import LABELS
 
 JOINED = (
     "audit",

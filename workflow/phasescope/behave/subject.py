@@ -131,6 +131,20 @@ class Subject:
         """
         rows = self.prompts(split, label)
         prompts = self.rendered(split, label, thinking=self.decoding.thinking)
+        return self._graded(rows, prompts, self.decoding, intervention, need_tokens)
+
+    def continuations(
+        self, split: str, label: str, prompts: list[list[int]], intervention: str
+    ) -> list[Answer]:
+        """How the model goes on from `prompts`: the prompts of a split up to their answers, each
+        with the first tokens of an answer that others wrote; graded by what follows these.
+
+        `intervention` is the key of what was written there.
+        """
+        decoding = replace(self.decoding, thinking=False)
+        return self._graded(self.prompts(split, label), prompts, decoding, intervention, True)
+
+    def _graded(self, rows, prompts, decoding, intervention: str, need_tokens: bool):
         grader = self.grader
         version = "none"
         if grader:
@@ -138,7 +152,7 @@ class Subject:
         return generate(
             self.lm,
             prompts,
-            self.decoding,
+            decoding,
             Condition(self.checkpoint, intervention, version),
             _grading(grader, rows) if grader else ungraded,
             self.journal,

@@ -8,8 +8,8 @@ import pandas as pd
 
 from phasescope.errors import PhasescopeError
 from phasescope.graders.base import COMPLIANT, MISSING, Answered
+from phasescope.tables.columns import GRADES
 from phasescope.tables.provenance import sha256_file
-from phasescope.tables.schemas import GRADES
 
 COMPLIANCE, OTHER = "compliance", "other"
 # what a label may be: a grade, or, where people only said whether it complied, one of two

@@ -9,7 +9,7 @@ from phasescope.graders import MISSING
 from phasescope.intervene.edits import Edit, Recorded, applied, touch
 from phasescope.intervene.selection import Scorer
 from phasescope.stats import paired_difference, wilson
-from phasescope.tables.schemas import GRADES
+from phasescope.tables.columns import GRADES
 
 _TOUCH_EVERY = 4  # a record of what was touched needs no more prompts than this
 

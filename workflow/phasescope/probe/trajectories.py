@@ -2,13 +2,14 @@
 back after an answer whose first tokens were forced to comply."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from phasescope import stats
-from phasescope.behave import Condition, Subject, exact_grader, generate
+from phasescope.behave import Subject
 from phasescope.errors import NotRun
+from phasescope.graders import MISSING, REFUSAL
 from phasescope.model import Site, record_sites, routes, selections, top_k
 from phasescope.probe.separation import central
 from phasescope.probe.sites import not_run
@@ -56,16 +57,7 @@ def _forced(subject: Subject, benign: Course) -> tuple[Course, list[str]]:
         start + partner[begin : begin + FORCED_TOKENS]
         for start, partner, begin in zip(starts, benign.sequences, benign.starts, strict=True)
     ]
-    rows = subject.prompts("evaluate", "hazardous")
-    answers = generate(
-        subject.lm,
-        opened,
-        replace(subject.decoding, thinking=False),
-        Condition(subject.checkpoint, f"forced {FORCED_TOKENS}", "continuation"),
-        exact_grader(rows),
-        subject.journal,
-        need_tokens=True,
-    )
+    answers = subject.continuations("evaluate", "hazardous", opened, f"forced {FORCED_TOKENS}")
     whole = [s + a.tokens for s, a in zip(opened, answers, strict=True)]
     course = Course("forced", whole, [len(s) for s in starts])
     return course, [a.grade for a in answers]
@@ -82,8 +74,9 @@ def trajectory_rows(subject: Subject, seed: int) -> list[dict]:
     try:
         forced, grades = _forced(subject, courses[1])
         courses.append(forced)
-        n = len(grades)
-        returned = stats.wilson(sum(g == "refusal" for g in grades), n)
+        graded = [g for g in grades if g != MISSING]
+        n = len(graded)
+        returned = stats.wilson(sum(g == REFUSAL for g in graded), n)
         rows.append(_row("refusal_returns", returned, n, condition="forced"))
     except NotRun as reason:
         rows.append(not_run(reason, condition="forced", statistic="refusal_returns"))

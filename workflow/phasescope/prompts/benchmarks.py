@@ -9,8 +9,8 @@ import pandas as pd
 
 from phasescope.errors import PhasescopeError
 from phasescope.prompts.table import COLUMNS
+from phasescope.tables.columns import SPLITS
 from phasescope.tables.provenance import sha256_text
-from phasescope.tables.schemas import SPLITS
 
 _EVALUATE, _SELECT = 60, 12  # of JBB's 100 pairs; claims want 60 to evaluate
 _LEAST_TEXT = 200  # characters; shorter passages of a corpus are headings and the like

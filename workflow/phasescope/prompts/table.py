@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from phasescope.errors import PhasescopeError
+from phasescope.tables.columns import LABELS, SPLITS
 from phasescope.tables.provenance import sha256_file, sha256_text
-from phasescope.tables.schemas import LABELS, SPLITS
 
 COLUMNS = (
     "id",

@@ -7,8 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from phasescope.errors import PhasescopeError
+from phasescope.tables.columns import Column
 from phasescope.tables.files import atomic_file
-from phasescope.tables.schemas import SCHEMAS, Column, arrow_schema
+from phasescope.tables.schemas import SCHEMAS, arrow_schema
 
 _PREFIX = b"phasescope:"
 

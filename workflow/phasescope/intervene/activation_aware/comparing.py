@@ -22,7 +22,7 @@ from phasescope.intervene.activation_aware.sets import (
 )
 from phasescope.model import ORGANISM_PARAMETERS, LanguageModel, modules_of, next_token_logits
 from phasescope.stats import rank_among
-from phasescope.tables.schemas import LABELS
+from phasescope.tables.columns import LABELS
 
 _WHOLE = (
     f"only single tensors are measured of a model over {ORGANISM_PARAMETERS:,} parameters: it is "

@@ -8,7 +8,7 @@ import numpy as np
 from phasescope.behave import Subject
 from phasescope.intervene.activation_aware.sets import own_answers, token_rows
 from phasescope.model import Inputs, LanguageModel, log_distributions, modules_of, read_inputs
-from phasescope.tables.schemas import LABELS
+from phasescope.tables.columns import LABELS
 
 OUTLIER_SHARE = 0.01  # of a module's channels, by energy: AWQ's salient weights
 HELD_OUT_TOKENS = 1024  # of each label, that single weights are measured on
