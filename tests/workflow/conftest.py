@@ -43,8 +43,9 @@ class Project:
         self.path(name).write_text(text.replace(old, new))
 
     def environment(self) -> dict[str, str]:
-        """The copy's library comes before the installed one."""
-        return os.environ | {"PYTHONPATH": str(self.path("workflow")), "HF_HUB_OFFLINE": "1"}
+        """The copy's library comes before the installed one, and jobs run without torch."""
+        found = os.pathsep.join((str(self.path("workflow")), str(ROOT / "tests/without_torch")))
+        return os.environ | {"PYTHONPATH": found, "HF_HUB_OFFLINE": "1"}
 
     def command(self, *arguments: str, config: str = "config/small.yaml") -> list[str]:
         """A snakemake command line on the copy."""
