@@ -9,7 +9,7 @@ import phasescope
 from phasescope.tables import read_provenance
 
 CELL_RULES = {"probe": 1, "select_direction": 1, "intervene": 1, "cohere": 1}
-JOINS = {"collect": 1, "classify": 1, "report": 1}
+JOINS = {"collect": 1, "classify": 1, "compare": 1, "report": 1}
 
 
 def test_the_planted_phases_are_named(finished):
