@@ -14,6 +14,7 @@ from phasescope.intervene.scratch import (
     save_selected,
 )
 from phasescope.intervene.selection import Scorer, select_direction
+from phasescope.intervene.sweeping import swept_logits
 from phasescope.intervene.weights import WeightProjection
 
 __all__ = [
@@ -44,5 +45,6 @@ __all__ = [
     "save_selected",
     "select_direction",
     "selection_rates",
+    "swept_logits",
     "touch",
 ]

@@ -2,6 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -9,6 +10,46 @@ import numpy as np
 
 from phasescope.intervene.edits import Edit, Touched
 from phasescope.model import Site, batches, right_padded, tapped
+
+
+class Linear:
+    """x - ((x D') * doses) D + shift on activations (rows, length, width), float32 inside.
+
+    directions D: (rank, width); doses: (rank,); shift: (width,) or None.
+    """
+
+    def __init__(self, directions: np.ndarray, doses: np.ndarray, shift: np.ndarray | None = None):
+        self.directions, self.doses, self.shift = directions, doses, shift
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return Linear.stacked([self])(x)
+
+    @staticmethod
+    def stacked(functions: list["Linear | None"]) -> Callable[[mx.array], mx.array]:
+        """One function of the rows of several, as many of each, one under the other; None leaves
+        its rows as they are."""
+        known = [f for f in functions if f is not None]
+        rank, width = max(len(f.doses) for f in known), known[0].directions.shape[-1]
+        directions = np.zeros((len(functions), rank, width), dtype=np.float32)
+        doses = np.zeros((len(functions), 1, rank), dtype=np.float32)
+        shifts = np.zeros((len(functions), 1, width), dtype=np.float32)
+        for k, f in enumerate(functions):
+            if f is not None:
+                directions[k, : len(f.doses)], doses[k, 0, : len(f.doses)] = f.directions, f.doses
+                shifts[k, 0] = 0.0 if f.shift is None else f.shift
+        along, scale = mx.array(directions), mx.array(doses)
+        shift = mx.array(shifts) if shifts.any() else None
+
+        def run(x: mx.array) -> mx.array:
+            rows = x.reshape(len(functions), -1, width)
+            if rank:
+                parts = (rows.astype(mx.float32) @ along.swapaxes(1, 2)) * scale
+                rows = rows - parts @ along
+            if shift is not None:
+                rows = rows + shift
+            return rows.reshape(x.shape).astype(x.dtype)
+
+        return run
 
 
 @dataclass(frozen=True)
@@ -45,11 +86,11 @@ class ActivationEdit(Edit):
         return np.ascontiguousarray(vectors, dtype=np.float32).tobytes()
 
     @abstractmethod
-    def at(self, layer: int):
+    def at(self, layer: int) -> Linear:
         """Function on activations (batch, length, width) for one layer."""
 
-    def entered(self, lm):
-        return tapped(lm, {site: self.at(site.layer) for site in self.sites})
+    def taps(self, lm):
+        return {site: self.at(site.layer) for site in self.sites}
 
     def measured(self, lm, sequences, batch_size):
         change, size = dict.fromkeys(self.sites, 0.0), dict.fromkeys(self.sites, 0.0)
@@ -97,14 +138,7 @@ class Ablation(ActivationEdit):
         return super()._bytes(layer, vectors) + super()._bytes(layer, self.doses[layer])
 
     def at(self, layer: int):
-        directions = mx.array(self.vectors[layer].astype(np.float32))
-        doses = mx.array(self.doses[layer].astype(np.float32))
-
-        def ablate(x: mx.array) -> mx.array:
-            components = (x.astype(mx.float32) @ directions.T) * doses
-            return (x - components @ directions).astype(x.dtype)
-
-        return ablate
+        return Linear(self.vectors[layer], self.doses[layer])
 
     def variance_share(self, layer: int, activations: np.ndarray) -> float:
         shares = variance_shares(self.vectors[layer], activations)
@@ -116,8 +150,8 @@ class Addition(ActivationEdit):
     """Activation addition, x + v at every token (Turner et al. 2023); one vector a layer."""
 
     def at(self, layer: int):
-        vector = mx.array(self.vectors[layer].sum(axis=0).astype(np.float32))
-        return lambda x: (x + vector).astype(x.dtype)
+        vector = self.vectors[layer].sum(axis=0)
+        return Linear(np.zeros((0, len(vector))), np.zeros(0), vector)
 
     def variance_share(self, layer: int, activations: np.ndarray) -> float:
         return 0.0  # a constant shift leaves the variance as it is

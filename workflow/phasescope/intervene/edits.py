@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
 
 from phasescope.errors import PhasescopeError
-from phasescope.model import LanguageModel
+from phasescope.model import LanguageModel, Site, tapped
 from phasescope.tables.provenance import sha256_json
 
 # activations (n, layers, width) at the sites of one kind
@@ -44,9 +45,14 @@ class Edit(ABC):
     def key(self) -> str:
         """Hash of all that determines the edit, for the journal."""
 
-    @abstractmethod
+    def taps(self, lm: LanguageModel) -> dict[Site, Callable[[mx.array], mx.array]] | None:
+        """What passes the activations at each site through a function, row by row of the batch;
+        None for an edit of weights."""
+        return None
+
     def entered(self, lm: LanguageModel) -> AbstractContextManager:
         """The edit in force while the block runs."""
+        return tapped(lm, self.taps(lm))
 
     @abstractmethod
     def measured(self, lm: LanguageModel, sequences: list[list[int]], batch_size: int) -> Touched:
@@ -76,6 +82,16 @@ class Combination(Edit):
     def key(self) -> str:
         return sha256_json([part.key for part in self.parts])
 
+    def taps(self, lm):
+        found: dict = {}
+        for part in self.parts:
+            own = part.taps(lm)
+            if own is None:
+                return None
+            for site, function in own.items():
+                found.setdefault(site, []).append(function)
+        return {s: f[0] if len(f) == 1 else _in_turn(f) for s, f in found.items()}
+
     @contextmanager
     def entered(self, lm):
         with ExitStack() as stack:
@@ -96,7 +112,16 @@ class Combination(Edit):
         return float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
 
 
-def _check_layers(lm: LanguageModel, edit: Edit) -> None:
+def _in_turn(functions: list[Callable]) -> Callable:
+    def run(x: mx.array) -> mx.array:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
+
+
+def check_layers(lm: LanguageModel, edit: Edit) -> None:
     """Refuse an edit of the top layer, or of nothing."""
     top = len(lm.blocks) - 1
     if not edit.layers:
@@ -113,14 +138,14 @@ def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
 
     Raises PhasescopeError when the edit asks for the top layer, or for no site at all.
     """
-    _check_layers(lm, edit)
+    check_layers(lm, edit)
     with edit.entered(lm):
         yield
 
 
 def touch(lm: LanguageModel, edit: Edit, sequences: list[list[int]], batch_size: int) -> Touched:
     """Run prompts under an edit and record what it changes; zero hits is an error."""
-    _check_layers(lm, edit)
+    check_layers(lm, edit)
     found = edit.measured(lm, sequences, batch_size)
     if found.sites_hit == 0:
         raise PhasescopeError(

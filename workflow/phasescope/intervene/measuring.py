@@ -1,5 +1,6 @@
 """One setting measured: cheap scores on the select split, generated answers on evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +15,18 @@ from phasescope.tables.columns import GRADES
 _TOUCH_EVERY = 4  # a record of what was touched needs no more prompts than this
 
 
-def scores(scorer: Scorer, edit: Edit) -> dict:
-    """First-token columns of the table `interventions`."""
-    return {
-        "measured_by": "first_token",
-        "n_hazardous": len(scorer.prompts["hazardous"]),
-        "n_benign": len(scorer.prompts["benign"]),
-        "refusal_nats": scorer.refusal("hazardous", edit),
-        "benign_kl_nats": scorer.benign_kl(edit),
-    }
+def scores(scorer: Scorer, edits: Sequence[Edit]) -> list[dict]:
+    """First-token columns of the table `interventions`, of all edits in one sweep."""
+    return [
+        {
+            "measured_by": "first_token",
+            "n_hazardous": len(scorer.prompts["hazardous"]),
+            "n_benign": len(scorer.prompts["benign"]),
+            "refusal_nats": refusal,
+            "benign_kl_nats": divergence,
+        }
+        for refusal, divergence in scorer.swept(edits)
+    ]
 
 
 @dataclass

@@ -7,7 +7,7 @@ import numpy as np
 
 from phasescope.errors import PhasescopeError
 from phasescope.intervene.edits import Edit, Touched
-from phasescope.model import LanguageModel, Site, selections, tapped, top_k
+from phasescope.model import LanguageModel, Site, selections, top_k
 from phasescope.tables.provenance import sha256_json
 
 
@@ -34,8 +34,8 @@ class RoutingMask(Edit):
     def key(self) -> str:
         return sha256_json(["RoutingMask", sorted((i, sorted(e)) for i, e in self.experts.items())])
 
-    def entered(self, lm):
-        return tapped(lm, {Site("expert_selection", i): self._mask(lm, i) for i in self.layers})
+    def taps(self, lm):
+        return {Site("expert_selection", i): self._mask(lm, i) for i in self.layers}
 
     def _mask(self, lm: LanguageModel, layer: int):
         masked = mx.array(sorted(self.experts[layer]))

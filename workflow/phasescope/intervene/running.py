@@ -52,7 +52,8 @@ class Design:
         positions = self.directions.positions(self.thresholds["selection"]["min_readable_auroc"])
         settings = DESIGNS[self.name](self.directions, positions)
         edits = {s: s.edit(self.directions) for s in settings}
-        swept = {s: measuring.scores(self.scorer, e) for s, e in edits.items()}
+        found = measuring.scores(self.scorer, list(edits.values()))
+        swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
         rows = [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
         for s in settings:

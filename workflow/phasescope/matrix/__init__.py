@@ -3,6 +3,7 @@
 from phasescope.matrix.disk import ModelDisk, missing_bytes, peak_bytes, shortage
 from phasescope.matrix.effort import EFFORT
 from phasescope.matrix.machine import Machine, free_disk, on_metal, other_machine, this_machine
+from phasescope.matrix.memory import SWEEP_VALUES
 from phasescope.matrix.plan import Cell, plan
 from phasescope.matrix.sheet import Model, from_seeds, pick, read_sheet
 from phasescope.matrix.sources import Source, from_headers, from_shapes
@@ -11,6 +12,7 @@ from phasescope.matrix.workload import Prompts, prompt_lengths
 
 __all__ = [
     "EFFORT",
+    "SWEEP_VALUES",
     "Cell",
     "Machine",
     "Model",
