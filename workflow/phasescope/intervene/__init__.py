@@ -3,9 +3,17 @@
 from phasescope.intervene.activations import Ablation, Addition
 from phasescope.intervene.designs import DESIGNS, PATHWAYS, RANKS, Setting
 from phasescope.intervene.directions import Directions, Selected, Source
-from phasescope.intervene.edits import Combination, Edit, Touched, applied, touch
-from phasescope.intervene.routing import RoutingMask, safety_experts, selection_rates
+from phasescope.intervene.edits import Combination, Edit, Touched, applied, of_kind, touch
+from phasescope.intervene.integers import IntegerEdit
+from phasescope.intervene.routing import (
+    ExpertSilencing,
+    RouterBlinding,
+    RoutingMask,
+    safety_experts,
+    selection_rates,
+)
 from phasescope.intervene.running import Design, baseline_row, not_run_row
+from phasescope.intervene.scope import OnPrompt
 from phasescope.intervene.scratch import (
     load_chosen,
     load_directions,
@@ -27,6 +35,10 @@ __all__ = [
     "Design",
     "Directions",
     "Edit",
+    "ExpertSilencing",
+    "IntegerEdit",
+    "OnPrompt",
+    "RouterBlinding",
     "RoutingMask",
     "Scorer",
     "Selected",
@@ -40,6 +52,7 @@ __all__ = [
     "load_directions",
     "load_sources",
     "not_run_row",
+    "of_kind",
     "safety_experts",
     "save_chosen",
     "save_selected",

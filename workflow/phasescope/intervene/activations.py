@@ -3,7 +3,7 @@
 import hashlib
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import numpy as np
@@ -81,6 +81,9 @@ class ActivationEdit(Edit):
         for layer, vectors in sorted(self.vectors.items()):
             digest.update(str(layer).encode() + self._bytes(layer, vectors))
         return digest.hexdigest()
+
+    def within(self, layers):
+        return replace(self, vectors={i: v for i, v in self.vectors.items() if i in layers})
 
     def _bytes(self, layer: int, vectors: np.ndarray) -> bytes:
         return np.ascontiguousarray(vectors, dtype=np.float32).tobytes()

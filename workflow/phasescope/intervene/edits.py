@@ -1,14 +1,14 @@
 """Interventions: applied in memory, undone on exit, recorded. What they act on: other modules."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import NotRun, PhasescopeError
 from phasescope.model import LanguageModel, Site, tapped
 from phasescope.tables.provenance import sha256_json
 
@@ -20,11 +20,12 @@ Recorded = Callable[[str], np.ndarray]
 class Touched:
     """What an edit changed: sites asked for, sites changed, and how much of what stood there, as
     a share (root mean squares of activations or weights, or selections of experts), mean over
-    sites."""
+    sites. partly: of experts asked for together in one block, which the edit changed not."""
 
     sites_requested: int
     sites_hit: int
     norm_removed: float
+    partly: tuple[str, ...] = ()
 
 
 class Edit(ABC):
@@ -44,6 +45,10 @@ class Edit(ABC):
     @abstractmethod
     def key(self) -> str:
         """Hash of all that determines the edit, for the journal."""
+
+    @abstractmethod
+    def within(self, layers: Collection[int]) -> "Edit":
+        """The same edit on no other than these layers."""
 
     def taps(self, lm: LanguageModel) -> dict[Site, Callable[[mx.array], mx.array]] | None:
         """What passes the activations at each site through a function, row by row of the batch;
@@ -82,6 +87,10 @@ class Combination(Edit):
     def key(self) -> str:
         return sha256_json([part.key for part in self.parts])
 
+    def within(self, layers):
+        kept = [part.within(layers) for part in self.parts if set(part.layers) & set(layers)]
+        return Combination(tuple(kept))
+
     def taps(self, lm):
         found: dict = {}
         for part in self.parts:
@@ -105,6 +114,7 @@ class Combination(Edit):
             sum(f.sites_requested for f in found),
             sum(f.sites_hit for f in found),
             float(np.mean([f.norm_removed for f in found])),
+            tuple(said for f in found for said in f.partly),
         )
 
     def variance_removed(self, recorded):
@@ -119,6 +129,17 @@ def _in_turn(functions: list[Callable]) -> Callable:
         return x
 
     return run
+
+
+def of_kind(lm: LanguageModel, edit: Edit, kind: str) -> Edit:
+    """The edit on layers that mix tokens by 'attention', or by a 'recurrent' state, alone.
+
+    Raises NotRun where none of its layers is of that kind.
+    """
+    own = {i for i, mixer in enumerate(lm.layer_kinds) if mixer == kind}
+    if not own & set(edit.layers):
+        raise NotRun(f"none of the edited layers is of the kind {kind!r}")
+    return edit.within(own)
 
 
 def check_layers(lm: LanguageModel, edit: Edit) -> None:

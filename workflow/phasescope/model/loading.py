@@ -1,6 +1,6 @@
 """Loading a checkpoint through mlx-lm, and running it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
@@ -13,6 +13,7 @@ from mlx_lm.utils import dequantize_model, get_total_parameters
 from phasescope.checkpoint import check, model_type
 from phasescope.errors import PhasescopeError
 from phasescope.model.adapters import Adapter, adapter_for
+from phasescope.model.packing import Packed, packed_in
 
 # Above this many parameters a model is a real one: it is never edited in its weights as a whole,
 # and nothing made of it is written.
@@ -23,7 +24,9 @@ ORGANISM_PARAMETERS = 20_000_000
 class LanguageModel:
     """A loaded model with its tokenizer and the adapter of its architecture.
 
-    `taps` counts the interventions that are applied at the moment.
+    `taps` counts the interventions that are applied at the moment; `packed` keeps, by id of the
+    module, the integers that weights held as floats came from; `answer_starts` is where answers begin
+    (batch,) while prompts are read together with them.
     """
 
     model: nn.Module
@@ -31,6 +34,8 @@ class LanguageModel:
     adapter: Adapter
     compute_dtype: str
     taps: int = 0
+    packed: dict[int, Packed] = field(default_factory=dict)
+    answer_starts: mx.array | None = None
 
     @property
     def stack(self) -> nn.Module:
@@ -105,8 +110,16 @@ def load_model(folder: Path) -> LanguageModel:
             f"{folder}: the tokenizer is missing or has no chat template, through which "
             "prompts are rendered"
         )
+    packed = {}
     if not mx.metal.is_available():
+        found = {path: packed_in(module) for path, module in model.named_modules()}
         model = to_float32(model)
+        packed = {id(m): found[path] for path, m in model.named_modules() if found[path]}
     mx.eval(model.parameters())
     dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
-    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)))
+    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)), packed=packed)
+
+
+def packed_of(lm: LanguageModel, module: nn.Module) -> Packed | None:
+    """The integers that a module's weights are, or came from; None where they are no integers."""
+    return packed_in(module) or lm.packed.get(id(module))
