@@ -1,7 +1,8 @@
 """Interventions in memory: edits, direction selection, designs, shams."""
 
 from phasescope.intervene.activations import Ablation, Addition
-from phasescope.intervene.designs import DESIGNS, PATHWAYS, RANKS, Setting
+from phasescope.intervene.claim_designs import CLAIM_DESIGNS
+from phasescope.intervene.designs import DESIGNS, RANKS
 from phasescope.intervene.directions import Directions, Selected, Source
 from phasescope.intervene.edits import Combination, Edit, Touched, applied, of_kind, touch
 from phasescope.intervene.integers import IntegerEdit
@@ -22,10 +23,12 @@ from phasescope.intervene.scratch import (
     save_selected,
 )
 from phasescope.intervene.selection import Scorer, select_direction
+from phasescope.intervene.settings import PATHWAYS, Setting
 from phasescope.intervene.sweeping import swept_logits
 from phasescope.intervene.weights import WeightProjection
 
 __all__ = [
+    "CLAIM_DESIGNS",
     "DESIGNS",
     "PATHWAYS",
     "RANKS",

@@ -139,6 +139,7 @@ def touched(subject: Subject, edit: Edit, recorded: Recorded) -> dict:
         "sites_requested": found.sites_requested,
         "sites_hit": found.sites_hit,
         "norm_removed": found.norm_removed,
+        "partly_hit": "; ".join(found.partly) or None,
         "variance_removed": edit.variance_removed(recorded),
         "rank": edit.rank,
     }

@@ -96,6 +96,11 @@ class RoutingMask(ExpertEdit):
 
 
 @dataclass(frozen=True)
+class ExpertPruning(RoutingMask):
+    """Experts masked because they do little, whatever they do it for."""
+
+
+@dataclass(frozen=True)
 class RouterBlinding(ExpertEdit):
     """Experts whose router weights are zero, the naive way: their logit is 0 (or the router's own
     bias), which is *more* than the negative logits of others, so they may be chosen more (f17)."""

@@ -8,14 +8,17 @@ from phasescope.behave import Openings, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import measuring
 from phasescope.intervene.activations import Ablation
-from phasescope.intervene.designs import DESIGNS, GENERATE_ALL, Setting
+from phasescope.intervene.designs import DESIGNS, GENERATE_ALL
 from phasescope.intervene.directions import Directions, orthonormal
 from phasescope.intervene.edits import Edit, applied
+from phasescope.intervene.extras import EXTRAS
 from phasescope.intervene.selection import Scorer
+from phasescope.intervene.settings import Setting
 from phasescope.intervene.shams import sham
 from phasescope.model import next_token_logits, record
 from phasescope.probe import END_OF_THINKING
 
+SHAM_EACH = ("layer-types", "read-act")
 LADDER_DRAWS = 3  # random controls beside each rank: they answer benign prompts too
 _NONE = {"sites_requested": 0, "sites_hit": 0, "chosen": False, "status": "run"}
 
@@ -40,7 +43,7 @@ class Design:
         self.scorer = Scorer(subject, openings)
         self.thresholds, self.sham_draws, self.seed = thresholds, sham_draws, seed
         self.baseline = measuring.generate(subject)
-        self._recorded = cache(self._record)
+        self._recorded, self._known = cache(self._record), {}
 
     def run(self) -> tuple[list[dict], Setting]:
         """Rows of the table `interventions` (without the cell's keys) and the chosen setting.
@@ -50,24 +53,48 @@ class Design:
         probes = self.subject.decided("select")[:4]
         before = next_token_logits(self.subject.lm, probes, len(probes))
         positions = self.directions.positions(self.thresholds["selection"]["min_readable_auroc"])
-        settings = DESIGNS[self.name](self.directions, positions)
-        edits = {s: s.edit(self.directions) for s in settings}
+        declared = DESIGNS[self.name](self.directions, positions)
+        edits, missing = self._edits(declared)
+        settings = list(edits)
         found = measuring.scores(self.scorer, list(edits.values()))
         swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
-        rows = [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
+        rows = missing + [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
         for s in settings:
-            if s == chosen or self.name in GENERATE_ALL:
+            if s == chosen or s.role or self.name in GENERATE_ALL:
                 rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
         if self.name == "rank-ladder":
             rows += [row for s in settings for row in self._random_controls(s, edits[s])]
         else:
-            null = self._largest(settings, chosen)
-            rows += self._shams(null, edits[null])
+            rows += [row for s in self._nulls(settings, chosen) for row in self._shams(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
         return rows, chosen
+
+    def _edits(self, declared: list[Setting]) -> tuple[dict[Setting, Edit], list[dict]]:
+        """The edits of the settings that the model can have, and rows that say why it cannot have
+        the others. Raises NotRun where it can have none."""
+        edits, missing = {}, []
+        for setting in declared:
+            try:
+                edits[setting] = self._possible(setting)
+            except NotRun as reason:
+                named = {"intervention": setting.intervention, "role": setting.role}
+                missing.append(not_run_row(self.name, reason) | named)
+        if not edits:
+            reasons = dict.fromkeys(row["reason"] for row in missing)
+            raise NotRun("; ".join(reasons) or "it has no setting on this model")
+        return edits, missing
+
+    def _possible(self, setting: Setting) -> Edit:
+        """The edit of a setting, tried on one prompt."""
+        edit = setting.edit(self.directions)
+        if not edit.layers:
+            raise NotRun("none of its layers is in this model")
+        with applied(self.subject.lm, edit):
+            next_token_logits(self.subject.lm, self.subject.decided("select")[:1], 1)
+        return edit
 
     def _choose(self, swept: dict[Setting, dict]) -> Setting:
         """Least refusal among the settings that leave benign prompts alone; if none does, the
@@ -78,12 +105,14 @@ class Design:
             return min(swept, key=lambda s: swept[s]["benign_kl_nats"])
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
-    def _largest(self, settings: list[Setting], chosen: Setting) -> Setting:
-        """What shams are drawn for: the chosen setting; of pathways all at once, since a part
-        removes no more than the whole."""
-        if self.name != "pathways":
-            return chosen
-        return [s for s in settings if s.position == chosen.position][-1]
+    def _nulls(self, settings: list[Setting], chosen: Setting) -> list[Setting]:
+        """What shams are drawn for: the chosen setting; of pathways and the battery all at once,
+        since a part removes no more than the whole; where settings are compared with one another,
+        each that has a role."""
+        if self.name in ("pathways", "battery"):
+            return [s for s in settings if s.position == chosen.position][-1:]
+        compared = [s for s in settings if s.role] if self.name in SHAM_EACH else []
+        return compared + [chosen] * (chosen not in compared)
 
     def _generated(self, edit: Edit) -> dict:
         found = measuring.generate(self.subject, edit)
@@ -130,10 +159,21 @@ class Design:
             "dose": setting.dose,
             "sham_draw": sham_draw,
             "chosen": chosen,
+            "role": setting.role,
             "status": "run",
             **measured,
-            **measuring.touched(self.subject, edit, lambda kind: self._recorded(kind, position)),
+            **self._touched(edit, position),
         }
+
+    def _touched(self, edit: Edit, position: str) -> dict:
+        """What an edit changed, and what the design wants to know of it; measured once an edit."""
+        key = edit.key, position
+        if key not in self._known:
+            own = EXTRAS.get(self.name, lambda *_: {})(self.subject, self.directions, edit)
+            self._known[key] = own | measuring.touched(
+                self.subject, edit, lambda kind: self._recorded(kind, position)
+            )
+        return self._known[key]
 
     def _shams(self, setting: Setting, real: Edit) -> list[dict]:
         """Sham draws of a setting: hazardous prompts, generated and graded."""

@@ -25,8 +25,8 @@ class LanguageModel:
     """A loaded model with its tokenizer and the adapter of its architecture.
 
     `taps` counts the interventions that are applied at the moment; `packed` keeps, by id of the
-    module, the integers that weights held as floats came from; `answer_starts` is where answers begin
-    (batch,) while prompts are read together with them.
+    module, the integers that weights held as floats came from; `answer_starts` (batch,) is where
+    answers begin while prompts are read together with them.
     """
 
     model: nn.Module

@@ -44,8 +44,32 @@ INTERVENTIONS = (
     "routing_mask",
     "weight_projection",
     "combination",
+    "router_blinding",
+    "expert_silencing",
+    "expert_pruning",
+    "integer_edit",
+    "prompt_addition",
+    "sampling",
 )
-SITES = ("residual", "mixer", "expert_selection", "weights", "several")
+SITES = (
+    "residual",
+    "mixer",
+    "expert_selection",
+    "weights",
+    "weights_qkv",
+    "weights_o",
+    "weights_qkvo",
+    "integers",
+    "several",
+)
+ROLES = (
+    "all",
+    "read_best",
+    "attention_equal_count",
+    "attention_all_of_kind",
+    "recurrent_equal_count",
+    "recurrent_all_of_kind",
+)
 
 # the weights that an audit looked at
 WEIGHTS = (
@@ -155,16 +179,40 @@ _REST: dict[str, tuple[Column, ...]] = {
         _text("intervention", "what was done", allowed=INTERVENTIONS),
         _text(
             "direction",
-            "what it acts along: selected (one), per_layer, safety_experts; or its control: sham "
-            "(unrelated benign topics, matched), random (rank matched)",
+            "what it acts along: selected (one), per_layer, safety_experts, idle_experts; or its "
+            "control: sham (unrelated benign topics or other experts, matched), random (rank "
+            "matched)",
             nullable=True,
-            allowed=("selected", "per_layer", "safety_experts", "sham", "random"),
+            allowed=(
+                "selected",
+                "per_layer",
+                "safety_experts",
+                "idle_experts",
+                "sham",
+                "random",
+            ),
+        ),
+        _text(
+            "direction_precision",
+            "precision of the cell that the direction comes from; empty: this one",
+            nullable=True,
+            allowed=("16", "8", "4"),
+        ),
+        _text(
+            "role",
+            "why a design has it: all at once; layer where hazard is read best; layers of one kind",
+            nullable=True,
+            allowed=ROLES,
         ),
         _text("position", "token position that the direction comes from", nullable=True),
         _text("site", "where it acts", nullable=True, allowed=SITES),
         _text("pathways", "of a combination: A mixers, R routing, S late stream", nullable=True),
         _text("layers", "blocks that were edited, comma separated", nullable=True),
-        _number("dose", "ablation: share removed; addition: multiple of the mean gap"),
+        _number(
+            "dose",
+            "ablation: share removed; addition: multiple of the mean gap; "
+            "experts, integers: share of them; sampling: temperature",
+        ),
         _count("sham_draw", "number of the sham draw; empty for the real thing", nullable=True),
         _text(
             "measured_by",
@@ -207,6 +255,17 @@ _REST: dict[str, tuple[Column, ...]] = {
             "share of what stood there: root mean squares of activations or weights, or "
             "selections of experts; mean over sites",
         ),
+        _text("partly_hit", "experts of a block that it asked for and missed", nullable=True),
+        _number(
+            "gap_rise",
+            "hydra: rise of what untouched layers write along the direction, hazardous minus "
+            "benign, as a share of what all write unedited",
+        ),
+        _number("selection_rate_before", "zero-logit: tokens that select the experts, unedited"),
+        _number("selection_rate", "zero-logit: tokens that select the experts, edited"),
+        _count("samples", "sampling: answers to each prompt", nullable=True),
+        _number("refusal_mass", "sampling: probability of all refusal openings, mean"),
+        _number("top_compliance", "sampling: probability of the likeliest other opening, mean"),
         _number("variance_removed", "share of the activations' variance, mean over sites"),
         _count("rank", "most directions per site, or experts per layer", nullable=True),
         _text("status", "whether it ran", allowed=STATUSES),
