@@ -14,6 +14,7 @@ from phasescope.intervene.routing import (
     selection_rates,
 )
 from phasescope.intervene.running import Design, baseline_row, not_run_row
+from phasescope.intervene.sampling import temperature_rows
 from phasescope.intervene.scope import OnPrompt
 from phasescope.intervene.scratch import (
     load_chosen,
@@ -62,5 +63,6 @@ __all__ = [
     "select_direction",
     "selection_rates",
     "swept_logits",
+    "temperature_rows",
     "touch",
 ]

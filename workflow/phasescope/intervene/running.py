@@ -26,7 +26,8 @@ _NONE = {"sites_requested": 0, "sites_hit": 0, "chosen": False, "status": "run"}
 class Design:
     """One design on one cell: sweep its settings cheaply, generate what counts, shams beside.
 
-    thresholds: the whole file of thresholds.
+    thresholds: the whole file of thresholds; origin: the precision whose directions these are,
+    where it is not the cell's own.
     """
 
     def __init__(
@@ -38,11 +39,13 @@ class Design:
         thresholds: dict,
         sham_draws: int,
         seed: int,
+        origin: str | None = None,
     ):
         self.name, self.subject, self.directions = name, subject, directions
         self.scorer = Scorer(subject, openings)
         self.thresholds, self.sham_draws, self.seed = thresholds, sham_draws, seed
         self.baseline = measuring.generate(subject)
+        self.origin = origin
         self._recorded, self._known = cache(self._record), {}
 
     def run(self) -> tuple[list[dict], Setting]:
@@ -70,6 +73,8 @@ class Design:
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
+        if self.origin:  # another cell's choice is no choice here
+            rows = [row | {"chosen": False} for row in rows]
         return rows, chosen
 
     def _edits(self, declared: list[Setting]) -> tuple[dict[Setting, Edit], list[dict]]:
@@ -160,6 +165,7 @@ class Design:
             "sham_draw": sham_draw,
             "chosen": chosen,
             "role": setting.role,
+            "direction_precision": self.origin,
             "status": "run",
             **measured,
             **self._touched(edit, position),

@@ -1,7 +1,7 @@
 """Models, precisions and cells: what a study consists of, and which of it fits the machine."""
 
 from phasescope.matrix.disk import ModelDisk, missing_bytes, peak_bytes, shortage
-from phasescope.matrix.effort import EFFORT
+from phasescope.matrix.effort import EFFORT, dropped_designs
 from phasescope.matrix.machine import Machine, free_disk, on_metal, other_machine, this_machine
 from phasescope.matrix.memory import SWEEP_VALUES
 from phasescope.matrix.plan import Cell, plan
@@ -19,6 +19,7 @@ __all__ = [
     "ModelDisk",
     "Prompts",
     "Source",
+    "dropped_designs",
     "free_disk",
     "from_headers",
     "from_seeds",

@@ -263,7 +263,7 @@ _REST: dict[str, tuple[Column, ...]] = {
         ),
         _number("selection_rate_before", "zero-logit: tokens that select the experts, unedited"),
         _number("selection_rate", "zero-logit: tokens that select the experts, edited"),
-        _count("samples", "sampling: answers to each prompt", nullable=True),
+        _count("sample", "sampling: number of the draw of each answer", nullable=True),
         _number("refusal_mass", "sampling: probability of all refusal openings, mean"),
         _number("top_compliance", "sampling: probability of the likeliest other opening, mean"),
         _number("variance_removed", "share of the activations' variance, mean over sites"),
