@@ -106,7 +106,7 @@ def _edits(name):
 
 @pytest.mark.parametrize("end", [None, ZeroDivisionError, KeyboardInterrupt])
 @pytest.mark.parametrize("name", TOP)
-@settings(max_examples=6, suppress_health_check=list(HealthCheck))
+@settings(max_examples=4, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_nothing_stays_of_any_composition(packed, model_bytes, name, end, data):
     """If it failed, every later measurement of a cell would be of a damaged model."""

@@ -1,4 +1,4 @@
-"""Answers, greedy unless said, in fixed batches, through mlx-lm's own batch generation, journaled and graded."""
+"""Answers in fixed batches, greedy unless said, by mlx-lm's own generation; journaled, graded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace

@@ -39,9 +39,9 @@ class Cell:
     """One model at one precision ('16', '8' or '4'), and what memory says of it.
 
     stages: planned peak memory of each stage, bytes; hours: expected, by stage, empty while this
-    machine's speed is not known; dropped: designs that it leaves out, and why; unedited_bytes: peak of `intervene` without weight edits;
-    comparing_bytes: peak while calibration sets are compared; origin: what the numbers rest on,
-    'checkpoint', 'shapes' or 'sheet'.
+    machine's speed is not known; dropped: designs that it leaves out, and why; unedited_bytes:
+    peak of `intervene` without weight edits; comparing_bytes: peak while calibration sets are
+    compared; origin: what the numbers rest on, 'checkpoint', 'shapes' or 'sheet'.
     """
 
     model: Model
