@@ -45,27 +45,21 @@ def battery(found: Directions, positions) -> list[Setting]:
 
 def layer_types(found: Directions, positions) -> list[Setting]:
     """xs-4, f21: as many attention as recurrent layers at the same dose, and all of each."""
-    settings = []
     kinds = {
         kind: [i for i in found.below_top if found.layer_kinds[i] == kind]
         for kind in ("attention", "recurrent")
     }
-    count = min(map(len, kinds.values())) or 1
-    for place in positions:
-        for kind, layers in kinds.items():
-            sets = dict.fromkeys((tuple(spread(layers, count / max(len(layers), 1))), (*layers,)))
-            for own in sets:
-                role = f"{kind}_{'equal_count' if len(own) == count else 'all_of_kind'}"
-                settings += [
-                    ablation(
-                        own,
-                        direction="per_layer",
-                        site=site,
-                        position=place,
-                        role=role,
-                    )
-                    for site in ("mixer", "residual")
-                ]
+    count, settings = min(map(len, kinds.values())), []
+    for kind, layers in kinds.items():
+        sets = {f"{kind}_equal_count": spread(layers, count / len(layers))} if count else {}
+        if len(layers) != count or not count:  # a kind that is missing is not run, with the reason
+            sets[f"{kind}_all_of_kind"] = layers
+        settings += [
+            ablation(own, direction="per_layer", site=site, position=place, role=role)
+            for place in positions
+            for role, own in sets.items()
+            for site in ("mixer", "residual")
+        ]
     return settings
 
 

@@ -93,13 +93,12 @@ class Design:
         return edits, missing
 
     def _possible(self, setting: Setting) -> Edit:
-        """The edit of a setting, tried on one prompt."""
+        """The edit of a setting, once it could be applied; NotRun where it cannot."""
         edit = setting.edit(self.directions)
         if not edit.layers:
-            raise NotRun("none of its layers is in this model")
+            raise NotRun("the model has none of its layers")
         with applied(self.subject.lm, edit):
-            next_token_logits(self.subject.lm, self.subject.decided("select")[:1], 1)
-        return edit
+            return edit
 
     def _choose(self, swept: dict[Setting, dict]) -> Setting:
         """Least refusal among the settings that leave benign prompts alone; if none does, the

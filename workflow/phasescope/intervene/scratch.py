@@ -98,5 +98,5 @@ def load_chosen(path: str | Path) -> Setting | None:
 
 
 def _setting(found: dict) -> Setting:
-    parts = tuple(map(_setting, found["parts"]))
+    parts = tuple(map(_setting, found.get("parts", ())))
     return Setting(**found | {"layers": tuple(found["layers"]), "parts": parts})
