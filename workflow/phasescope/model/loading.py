@@ -9,6 +9,7 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm import load
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, get_total_parameters
+from mlx_lm.utils import load_model as load_weights
 
 from phasescope.checkpoint import check, model_type
 from phasescope.errors import PhasescopeError
@@ -24,17 +25,20 @@ ORGANISM_PARAMETERS = 20_000_000
 class LanguageModel:
     """A loaded model with its tokenizer and the adapter of its architecture.
 
-    `taps` counts the interventions that are applied at the moment; `packed` keeps, by id of the
-    module, the integers that weights held as floats came from; `answer_starts` (batch,) is where
-    answers begin while prompts are read together with them.
+    `taps` counts the interventions that are applied at the moment; `answer_starts` (batch,) is
+    where answers begin while prompts are read together with them. `folder` is the checkpoint,
+    `paths` where each module is in the tree by its id, and `stored` the modules as the checkpoint
+    packs them, once somebody asked (`packed_of`).
     """
 
     model: nn.Module
     tokenizer: TokenizerWrapper
     adapter: Adapter
     compute_dtype: str
+    folder: Path | None = None
+    paths: dict[int, str] = field(default_factory=dict)
     taps: int = 0
-    packed: dict[int, Packed] = field(default_factory=dict)
+    stored: dict[str, nn.Module] | None = None
     answer_starts: mx.array | None = None
 
     @property
@@ -110,16 +114,22 @@ def load_model(folder: Path) -> LanguageModel:
             f"{folder}: the tokenizer is missing or has no chat template, through which "
             "prompts are rendered"
         )
-    packed = {}
     if not mx.metal.is_available():
-        found = {path: packed_in(module) for path, module in model.named_modules()}
         model = to_float32(model)
-        packed = {id(m): found[path] for path, m in model.named_modules() if found[path]}
     mx.eval(model.parameters())
+    paths = {id(module): path for path, module in model.named_modules()}
     dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
-    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)), packed=packed)
+    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)), folder, paths)
 
 
 def packed_of(lm: LanguageModel, module: nn.Module) -> Packed | None:
-    """The integers that a module's weights are, or came from; None where they are no integers."""
-    return packed_in(module) or lm.packed.get(id(module))
+    """The integers that a module's weights are, or came from; None where they are no integers.
+
+    What is held as floats is read again from the checkpoint, no more of it than is looked at.
+    """
+    found = packed_in(module)
+    if found is None and lm.folder is not None and id(module) in lm.paths:
+        if lm.stored is None:
+            lm.stored = dict(load_weights(lm.folder, lazy=True)[0].named_modules())
+        found = packed_in(lm.stored[lm.paths[id(module)]])
+    return found
