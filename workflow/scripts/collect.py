@@ -8,12 +8,12 @@ import yaml
 
 from phasescope.comparisons import behavior_changes, behavior_rates
 from phasescope.graders.agreement import agreement_rows
-from phasescope.intervene import not_run_row
 from phasescope.jobs import job, provenance
 from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 from phasescope.tables.columns import LABELS
+from phasescope.tables.interventions import not_run_row
 
 JOINED = (
     "audit",

@@ -9,11 +9,11 @@ from phasescope.intervene import (
     Design,
     baseline_row,
     load_directions,
-    not_run_row,
     save_chosen,
     temperature_rows,
 )
 from phasescope.jobs import job
+from phasescope.tables.interventions import not_run_row
 from phasescope.tables.scratch import save_scratch
 from phasescope.thresholds import read_thresholds
 

@@ -13,7 +13,7 @@ from phasescope.intervene.routing import (
     safety_experts,
     selection_rates,
 )
-from phasescope.intervene.running import Design, baseline_row, not_run_row
+from phasescope.intervene.running import Design, baseline_row
 from phasescope.intervene.sampling import temperature_rows
 from phasescope.intervene.scope import OnPrompt
 from phasescope.intervene.scratch import (
@@ -55,7 +55,6 @@ __all__ = [
     "load_chosen",
     "load_directions",
     "load_sources",
-    "not_run_row",
     "of_kind",
     "safety_experts",
     "save_chosen",

@@ -17,6 +17,7 @@ from phasescope.intervene.settings import Setting
 from phasescope.intervene.shams import sham
 from phasescope.model import next_token_logits, record
 from phasescope.probe import END_OF_THINKING
+from phasescope.tables.interventions import not_run_row
 
 SHAM_EACH = ("layer-types", "read-act")
 LADDER_DRAWS = 3  # random controls beside each rank: they answer benign prompts too
@@ -221,18 +222,4 @@ def baseline_row(design: str, subject: Subject, max_cost: float) -> dict:
         "intervention": "none",
         **measuring.outcomes(found, found, max_cost),
         **_NONE,
-    }
-
-
-def not_run_row(design: str, reason: NotRun | str) -> dict:
-    """The row that says why a design did not run on a cell."""
-    return {
-        "design": design,
-        "intervention": "none",
-        "measured_by": "generation",
-        **_NONE,
-        "n_hazardous": 0,
-        "n_benign": 0,
-        "status": "not_run",
-        "reason": str(reason),
     }

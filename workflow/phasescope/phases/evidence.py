@@ -6,14 +6,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from phasescope.intervene.claim_designs import CLAIM_DESIGNS
 from phasescope.stats import jeffreys_draws, paired_difference_draws
+from phasescope.tables.interventions import CLAIM_DESIGN_NAMES
 
 # what makes two rows one setting, where it stands in two designs
 _SETTING = ["intervention", "direction", "position", "site", "pathways", "layers", "dose", "rank"]
 
 # what single claims rest on; the rule's thresholds were fitted without these
-OTHER_DESIGNS = {*CLAIM_DESIGNS, "temperature"}
+OTHER_DESIGNS = CLAIM_DESIGN_NAMES
 
 _OF = {"n_removed": "n_refused_at_baseline", "n_refusal": "n_hazardous"}
 
