@@ -1,5 +1,6 @@
 """Running one design on one cell."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -20,6 +21,7 @@ from phasescope.probe import END_OF_THINKING
 from phasescope.tables.interventions import not_run_row
 
 SHAM_EACH = ("layer-types", "read-act")
+SHAM_WHOLE = ("expert-pruning", "integers")  # what capability costs is what they are about
 LADDER_DRAWS = 3  # random controls beside each rank: they answer benign prompts too
 _NONE = {"sites_requested": 0, "sites_hit": 0, "chosen": False, "status": "run"}
 
@@ -69,6 +71,8 @@ class Design:
                 rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
         if self.name == "rank-ladder":
             rows += [row for s in settings for row in self._random_controls(s, edits[s])]
+        elif self.name in SHAM_WHOLE:
+            rows += [row for s in settings for row in self._whole_shams(s, edits[s])]
         else:
             rows += [row for s in self._nulls(settings, chosen) for row in self._shams(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
@@ -183,18 +187,39 @@ class Design:
 
     def _shams(self, setting: Setting, real: Edit) -> list[dict]:
         """Sham draws of a setting: hazardous prompts, generated and graded."""
-        rows = []
+        return [
+            self._row(
+                setting,
+                edit,
+                self._generated_sham(edit),
+                chosen=False,
+                direction="sham",
+                sham_draw=draw,
+            )
+            for draw, edit in self._sham_edits(setting, real, self.sham_draws)
+        ]
+
+    def _whole_shams(self, setting: Setting, real: Edit) -> list[dict]:
+        """A few sham draws of a setting that answer benign prompts too."""
+        return [
+            self._row(
+                setting,
+                edit,
+                self._generated(edit),
+                chosen=False,
+                direction="sham",
+                sham_draw=draw,
+            )
+            for draw, edit in self._sham_edits(setting, real, LADDER_DRAWS)
+        ]
+
+    def _sham_edits(self, setting: Setting, real: Edit, draws: int) -> Iterator[tuple[int, Edit]]:
         position = self.directions.position(setting.position)
         source = self.directions.sources[position]
         shared = self.directions.selected.layer if setting.direction == "selected" else None
-        for draw in range(self.sham_draws):
+        for draw in range(draws):
             rng = np.random.default_rng((self.seed, draw))
-            edit = sham(real, source, lambda kind: self._recorded(kind, position), shared, rng)
-            measured = self._generated_sham(edit)
-            rows.append(
-                self._row(setting, edit, measured, chosen=False, direction="sham", sham_draw=draw)
-            )
-        return rows
+            yield draw, sham(real, source, lambda k: self._recorded(k, position), shared, rng)
 
     def _random_controls(self, setting: Setting, real: Ablation) -> list[dict]:
         """Random subspaces of a setting's rank in the same layers: what losing so many dimensions

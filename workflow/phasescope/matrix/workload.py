@@ -20,12 +20,13 @@ _SETTINGS = {
     "projection-sets": (9, 0),
     "layer-count": (21, 0),
     "zero-logit": (0, 3),
-    "integers": (6, 0),
     "transfer": (6, 3),
 }
 _LADDER, _RANKS, _LADDER_DRAWS = "rank-ladder", 5, 3
 # a setting a layer, of which so many are generated, and have shams
 _PER_LAYER = {"ablation-layers": 1, "read-act": 2}
+# settings of designs with so many whole controls each as the ladder
+_WHOLE = {"expert-pruning": 4, "integers": 6}
 _SAMPLED = ("temperature", 3, 20)  # temperatures, and draws of each
 
 
@@ -108,6 +109,8 @@ class Workload:
         positions, shams = (2 if self.thinks else 1), self.config["sham_draws"]
         if own := _PER_LAYER.get(design):
             return own * (self.layers - 1), own, own * shams
+        if own := _WHOLE.get(design):
+            return own, own * (1 + _LADDER_DRAWS), 0
         name, temperatures, draws = _SAMPLED
         if design == name:
             return 0, temperatures, temperatures * (draws - 1)
