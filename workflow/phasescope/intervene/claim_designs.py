@@ -89,8 +89,8 @@ def read_act(found: Directions, positions) -> list[Setting]:
     settings = []
     for place in positions:
         source = found.source(place)
-        readable = [source.readable([i]) for i in found.below_top]
-        best = found.below_top[int(np.argmax(readable))]
+        # AUROC is 1 at many layers of easy prompts: the wider gap decides then
+        best = max(found.below_top, key=lambda i, s=source: (s.readable([i]), s.gap(i)))
         settings += [
             ablation(
                 [i],

@@ -51,6 +51,13 @@ class Source:
             for i in layers
         )
 
+    def gap(self, layer: int) -> float:
+        """Gap between the labels along a layer's direction, in its own standard deviations."""
+        r = unit(self.differences[layer])
+        a, b = self.hazardous[:, layer] @ r, self.benign[:, layer] @ r
+        spread = np.sqrt((a.var() + b.var()) / 2)
+        return float((a.mean() - b.mean()) / spread) if spread > 0 else 0.0
+
     def benign_topic_chain(self, rng: np.random.Generator) -> np.ndarray:
         """Differences of means of unrelated benign topics, in a random order of the topics:
         (topics - 1, layers, width). Raises PhasescopeError under 3 topics."""
