@@ -15,7 +15,9 @@ from phasescope.intervene import (
     applied,
     sweeping,
     swept_logits,
+    touch,
 )
+from phasescope.intervene.sweeping import swept_touches
 from phasescope.model import load_model, next_token_logits
 
 WIDTH, TOP = 64, {"qwen3_5": 3, "qwen3_5_moe": 3, "minimax_m2": 2}
@@ -124,6 +126,25 @@ def test_a_sweep_shares_what_lies_below_the_edits(models):
         lm.blocks[:] = blocks
     # the plain rows up to block 2, where the last edits begin; each edit above its own layer alone
     assert seen == [1, 1 + 2, 1 + 4, 6]
+
+
+@pytest.mark.parametrize("name", TOP)
+def test_touches_of_a_sweep_equal_one_at_a_time(models, name):
+    """If it failed, the record of what an edit changed would be another edit's."""
+    lm = models[name]
+    edits = [
+        _ablation("residual", [1], 2, 0.5, 0),
+        Addition("mixer", {0: _basis(1), 1: _basis(2)}),
+        WeightProjection({0: _basis(3)}),
+        _ablation("residual", [0, 1], 1, 1.0, 4),
+    ]
+    found = swept_touches(lm, edits, SEQUENCES, 2)
+    for edit, own in zip(edits, found, strict=True):
+        wanted = touch(lm, edit, SEQUENCES, 8)
+        assert (own.sites_requested, own.sites_hit) == (wanted.sites_requested, wanted.sites_hit)
+        assert own.norm_removed == pytest.approx(wanted.norm_removed, rel=1e-4)
+    with pytest.raises(PhasescopeError, match="changed nothing at any of its 1 sites"):
+        swept_touches(lm, [_ablation("residual", [1], 1, 0.0, 0)], SEQUENCES, 8)
 
 
 def test_a_sweep_refuses_the_top_layer(models):

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import mlx.core as mx
@@ -95,28 +95,37 @@ class ActivationEdit(Edit):
     def taps(self, lm):
         return {site: self.at(site.layer) for site in self.sites}
 
-    def measured(self, lm, sequences, batch_size):
-        change, size = dict.fromkeys(self.sites, 0.0), dict.fromkeys(self.sites, 0.0)
+    def counted(self, real: mx.array, sums: dict[Site, mx.array]) -> dict[Site, Callable]:
+        """Taps that add up at each site the squares of what they change, and of what stood there;
+        real: (batch, length, 1), false at padding, which is no text."""
 
-        def counted(site, real):
+        def counting(site: Site) -> Callable[[mx.array], mx.array]:
             function = self.at(site.layer)
 
             def run(x: mx.array) -> mx.array:
                 new = function(x)
-                change[site] += mx.square((new - x).astype(mx.float32) * real).sum().item()
-                size[site] += mx.square(x.astype(mx.float32) * real).sum().item()
+                both = mx.stack([new - x, x]).astype(mx.float32) * real
+                sums[site] = sums.get(site, 0.0) + mx.square(both).sum(axis=(1, 2, 3))
                 return new
 
             return run
 
+        return {site: counting(site) for site in self.sites}
+
+    def touched(self, sums: dict[Site, mx.array]) -> Touched:
+        """What the sums of `counted` say."""
+        pairs = np.array([np.array(sums[site]) for site in self.sites])
+        shares = [np.sqrt(change / size) if size else 0.0 for change, size in pairs]
+        return Touched(len(pairs), int((pairs[:, 0] > 0).sum()), float(np.mean(shares)))
+
+    def measured(self, lm, sequences, batch_size):
+        sums: dict[Site, mx.array] = {}
         for chunk in batches(sequences, batch_size):
             tokens = right_padded(chunk)
-            lengths = mx.array([len(s) for s in chunk])
-            real = (mx.arange(tokens.shape[1]) < lengths[:, None])[..., None]  # padding is no text
-            with tapped(lm, {site: counted(site, real) for site in self.sites}):
-                mx.eval(lm.final_hidden(tokens))
-        shares = [np.sqrt(change[s] / size[s]) if size[s] else 0.0 for s in self.sites]
-        return Touched(len(change), sum(c > 0 for c in change.values()), float(np.mean(shares)))
+            with tapped(lm, self.counted(no_padding(chunk), sums)):
+                lm.final_hidden(tokens)  # what lies above the highest site is not computed
+            mx.eval(sums)
+        return self.touched(sums)
 
     def variance_removed(self, recorded):
         found = recorded(self.kind)
@@ -158,6 +167,12 @@ class Addition(ActivationEdit):
 
     def variance_share(self, layer: int, activations: np.ndarray) -> float:
         return 0.0  # a constant shift leaves the variance as it is
+
+
+def no_padding(sequences: Sequence[Sequence[int]]) -> mx.array:
+    """Which places of the right-padded sequences hold a token: (batch, length, 1)."""
+    lengths = mx.array([len(s) for s in sequences])
+    return (mx.arange(lengths.max().item()) < lengths[:, None])[..., None]
 
 
 def variance_shares(directions: np.ndarray, activations: np.ndarray) -> np.ndarray:

@@ -167,7 +167,11 @@ def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
 def touch(lm: LanguageModel, edit: Edit, sequences: list[list[int]], batch_size: int) -> Touched:
     """Run prompts under an edit and record what it changes; zero hits is an error."""
     check_layers(lm, edit)
-    found = edit.measured(lm, sequences, batch_size)
+    return hit(edit.measured(lm, sequences, batch_size))
+
+
+def hit(found: Touched) -> Touched:
+    """What an edit changed, if it is anything; else PhasescopeError."""
     if found.sites_hit == 0:
         raise PhasescopeError(
             f"the intervention changed nothing at any of its {found.sites_requested} sites"

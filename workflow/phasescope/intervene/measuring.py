@@ -7,8 +7,9 @@ import numpy as np
 
 from phasescope.behave import COMPLIANT, Answer, Subject, log_perplexity
 from phasescope.graders import MISSING
-from phasescope.intervene.edits import Edit, Recorded, applied, touch
+from phasescope.intervene.edits import Edit, Recorded, Touched, applied
 from phasescope.intervene.selection import Scorer
+from phasescope.intervene.sweeping import swept_touches
 from phasescope.stats import paired_difference, wilson
 from phasescope.tables.columns import GRADES
 
@@ -131,10 +132,14 @@ def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
     }
 
 
-def touched(subject: Subject, edit: Edit, recorded: Recorded) -> dict:
-    """Columns that say what an edit changed."""
+def touches(subject: Subject, edits: Sequence[Edit]) -> list[Touched]:
+    """What edits change, in one sweep; zero hits is an error."""
     prompts = subject.decided("select")[::_TOUCH_EVERY]
-    found = touch(subject.lm, edit, prompts, subject.decoding.batch_size)
+    return swept_touches(subject.lm, edits, prompts, subject.decoding.batch_size)
+
+
+def touched(edit: Edit, found: Touched, recorded: Recorded) -> dict:
+    """Columns that say what an edit changed."""
     return {
         "sites_requested": found.sites_requested,
         "sites_hit": found.sites_hit,

@@ -49,7 +49,7 @@ class Design:
         self.thresholds, self.sham_draws, self.seed = thresholds, sham_draws, seed
         self.baseline = measuring.generate(subject)
         self.origin = origin
-        self._recorded, self._known = cache(self._record), {}
+        self._recorded, self._known, self._hits = cache(self._record), {}, {}
 
     def run(self) -> tuple[list[dict], Setting]:
         """Rows of the table `interventions` (without the cell's keys) and the chosen setting.
@@ -62,7 +62,10 @@ class Design:
         declared = DESIGNS[self.name](self.directions, positions)
         edits, missing = self._edits(declared)
         settings = list(edits)
-        found = measuring.scores(self.scorer, list(edits.values()))
+        several = list(edits.values())
+        touches = measuring.touches(self.subject, several)
+        self._hits |= {e.key: t for e, t in zip(several, touches, strict=True)}
+        found = measuring.scores(self.scorer, several)
         swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
         rows = missing + [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
@@ -180,8 +183,10 @@ class Design:
         key = edit.key, position
         if key not in self._known:
             own = EXTRAS.get(self.name, lambda *_: {})(self.subject, self.directions, edit)
+            if edit.key not in self._hits:
+                (self._hits[edit.key],) = measuring.touches(self.subject, [edit])
             self._known[key] = own | measuring.touched(
-                self.subject, edit, lambda kind: self._recorded(kind, position)
+                edit, self._hits[edit.key], lambda kind: self._recorded(kind, position)
             )
         return self._known[key]
 

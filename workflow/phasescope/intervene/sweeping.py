@@ -9,10 +9,18 @@ from collections.abc import Callable, Iterator, Sequence
 import mlx.core as mx
 import numpy as np
 
-from phasescope.intervene.activations import Linear
-from phasescope.intervene.edits import Edit, check_layers
+from phasescope.intervene.activations import ActivationEdit, Linear, no_padding
+from phasescope.intervene.edits import Edit, Touched, check_layers, hit, touch
 from phasescope.matrix import SWEEP_VALUES
-from phasescope.model import LanguageModel, Site, by_length, next_token_logits, right_padded, tapped
+from phasescope.model import (
+    LanguageModel,
+    Site,
+    batches,
+    by_length,
+    next_token_logits,
+    right_padded,
+    tapped,
+)
 
 Taps = dict[Site, Callable[[mx.array], mx.array]]
 
@@ -43,6 +51,37 @@ def swept_logits(
                 yield i, next_token_logits(lm, sequences, batch_size)
 
 
+def swept_touches(
+    lm: LanguageModel, edits: Sequence[Edit], sequences: Sequence[Sequence[int]], batch_size: int
+) -> list[Touched]:
+    """What each edit changes, as `touch`, of edits of activations in one walk.
+
+    Raises PhasescopeError as `touch`.
+    """
+    for edit in edits:
+        check_layers(lm, edit)
+    walked = [e for e in edits if isinstance(e, ActivationEdit)]
+    walked.sort(key=lambda edit: _begin(edit.taps(lm)))
+    sums: list[dict[Site, mx.array]] = [{} for _ in walked]
+    for chunk in batches(sequences, batch_size) if walked else ():
+        tokens, real = right_padded(chunk), no_padding(chunk)
+        at_once = _at_once(lm, tokens)
+        for start in range(0, len(walked), at_once):
+            some = slice(start, start + at_once)
+            both = zip(walked[some], sums[some], strict=True)
+            _walk(lm, [edit.counted(real, own) for edit, own in both], tokens)
+            mx.eval(sums[some])  # and nothing above the sites
+    known = {id(e): e.touched(own) for e, own in zip(walked, sums, strict=True)}
+    return [
+        hit(known[id(e)]) if id(e) in known else touch(lm, e, sequences, batch_size) for e in edits
+    ]
+
+
+def _at_once(lm: LanguageModel, tokens: mx.array) -> int:
+    """How many edits share a pass over these prompts."""
+    return max(1, SWEEP_VALUES // (tokens.size * lm.stack.norm.weight.shape[-1]))
+
+
 def _begin(taps: Taps) -> tuple[int, bool]:
     """Where the rows of an edit part from the plain ones: its lowest block, and whether only after
     that block."""
@@ -51,13 +90,12 @@ def _begin(taps: Taps) -> tuple[int, bool]:
 
 def _last_hidden(lm, taps: list[Taps], sequences, batch_size: int) -> list[mx.array]:
     """Normed last hidden state (sequences, width) under each edit; edits as they begin."""
-    width = lm.stack.norm.weight.shape[-1]
     pieces: list[list[mx.array]] = [[] for _ in taps]
     order: list[int] = []
     for places, chunk in by_length([(s,) for s in sequences], batch_size):
         tokens = right_padded([s for (s,) in chunk])
         ends = mx.array([len(s) - 1 for (s,) in chunk])[:, None, None]
-        at_once = max(1, SWEEP_VALUES // (tokens.size * width))
+        at_once = _at_once(lm, tokens)
         for start in range(0, len(taps), at_once):
             group = taps[start : start + at_once]
             hidden = _walk(lm, group, tokens)
