@@ -16,7 +16,7 @@ _CACHE_STEP = 256  # its key-value cache grows by so many tokens
 _FLOAT32 = 4
 # a sweep runs so many values of the residual stream (rows * tokens * width) in one pass, or one
 # batch under one edit if that is more
-SWEEP_VALUES = 2**22
+SWEEP_VALUES = 2**20
 _JUDGE_WORKING_BYTES = 2e9  # caches and activations of a batch of its questions
 _KEPT_TOKENS = 1024  # tokens of a set whose activations the comparison of calibration sets keeps
 # head widths for which MLX's Metal backend never writes out attention scores over long queries
@@ -96,7 +96,7 @@ def _record(d: Dimensions, p: Pass) -> float:
 def _score(d: Dimensions, p: Pass) -> float:
     """Next-token logits on the select split, kept in float32 and compared in float64."""
     kept = p.scored * d.vocabulary * (2 * _FLOAT32 + 5 * 8)
-    rows = max(p.batch, SWEEP_VALUES // (p.prompt * d.hidden))
+    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden))
     return activations(d, replace(p, batch=rows), p.prompt) + kept
 
 
