@@ -24,7 +24,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-grades lock clean
+.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-sweep bench-grades lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -59,6 +59,9 @@ bench-quantize: .venv/run.stamp  ## compare memory and time of quantization with
 
 bench-probe: .venv/test.stamp  ## compare recording with a plain pass, with torch hooks and with nnsight
 	@$(BIN)/python benchmarks/bench_probe.py $(if $(NNSIGHT),--nnsight $(NNSIGHT))
+
+bench-sweep: .venv/test.stamp  ## compare first-token sweeps with one setting at a time, with heretic and with torch hooks
+	@$(BIN)/python benchmarks/bench_sweep.py $(if $(HERETIC),--heretic $(HERETIC))
 
 bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
 	@$(BIN)/python benchmarks/bench_grades.py $(SEEDS)

@@ -12,11 +12,7 @@ rule cohere:
         more=lambda w: list(PLAN.more_prompts(w.model).values()),
         activations=f"{CELL}/scratch/probe/activations.npz",
         selected=f"{CELL}/scratch/select/selected.json",
-        chosen=expand(
-            f"{CELL}/scratch/intervene/{{design}}.json",
-            design=PLAN.config["designs"],
-            allow_missing=True,
-        ),
+        chosen=chosen_settings,
     output:
         coherence=f"{CELL}/cohere/coherence.parquet",
         behavior=f"{CELL}/cohere/behavior.parquet",

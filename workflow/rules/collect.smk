@@ -43,6 +43,7 @@ rule collect:
     params:
         config=PLAN.config,
         cells=PLAN.records(),
+        dropped=PLAN.dropped(),
         prompts=PLAN.prompt_records,
         judge_errors=PLAN.judge_errors(),
         code=code("collect.py"),

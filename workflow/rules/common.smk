@@ -137,8 +137,30 @@ def design_tables():
     return [
         f"{RESULTS}/{cell.name}/intervene/{design}.parquet"
         for cell in PLAN.running("intervene")
-        for design in PLAN.config["designs"]
+        for design in PLAN.designs(cell)
     ]
+
+
+def chosen_settings(wildcards):
+    """What each design of a cell chose: scratch."""
+    cell = PLAN.cell(wildcards.model, wildcards.precision)
+    folder = f"{RESULTS}/{cell.name}/scratch/intervene"
+    return [f"{folder}/{design}.json" for design in PLAN.designs(cell)]
+
+
+def of_other_precisions(name):
+    """For the design that tries other precisions' directions: a file of their scratch."""
+
+    def paths(wildcards):
+        if wildcards.design != "transfer":
+            return []
+        return [
+            f"{RESULTS}/{cell.name}/scratch/{name}"
+            for cell in PLAN.running("intervene")
+            if cell.model.id == wildcards.model and cell.precision != wildcards.precision
+        ]
+
+    return paths
 
 
 def endpoint_tables():
@@ -155,15 +177,13 @@ def model_tables(model):
     """Everything that the cells of one model make."""
     paths = []
     for stage, names in studies.STAGE_TABLES.items():
-        names = {"intervene": PLAN.config["designs"], "survey": PLAN.config["survey"]}.get(
-            stage, names
-        )
-        paths += [
-            f"{RESULTS}/{cell.name}/{stage}/{name}.parquet"
-            for cell in PLAN.running(stage)
-            if cell.model.id == model
-            for name in names
-        ]
+        for cell in PLAN.running(stage):
+            own = {"intervene": PLAN.designs(cell), "survey": PLAN.config["survey"]}
+            if cell.model.id == model:
+                paths += [
+                    f"{RESULTS}/{cell.name}/{stage}/{name}.parquet"
+                    for name in own.get(stage, names)
+                ]
     return paths
 
 

@@ -1,4 +1,5 @@
-# Needs: the weights of a cell, its prompt table, and the probe's scratch.
+# Needs: the weights of a cell, its prompt table, and the probe's scratch; the design `transfer` also
+# the scratch of the model's other precisions.
 # Makes: the direction that the designs use, and one table a design: a job each.
 
 
@@ -35,6 +36,8 @@ rule intervene:
         activations=f"{CELL}/scratch/probe/activations.npz",
         openings=f"{CELL}/scratch/probe/openings.json",
         selected=f"{CELL}/scratch/select/selected.json",
+        other_activations=of_other_precisions("probe/activations.npz"),
+        other_selected=of_other_precisions("select/selected.json"),
         thresholds=PLAN.config["thresholds"],
     output:
         table=f"{CELL}/intervene/{{design}}.parquet",

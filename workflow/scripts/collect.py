@@ -13,6 +13,7 @@ from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 from phasescope.tables.columns import LABELS
+from phasescope.tables.interventions import not_run_row
 
 JOINED = (
     "audit",
@@ -45,6 +46,13 @@ def prompt_rows(records, read):
         yield record
 
 
+def dropped_rows(records):
+    """Rows of `interventions` that say why a design was left out."""
+    for r in records:
+        keys = {"model": r["model"], "precision": r["precision"]}
+        yield keys | not_run_row(r["design"], r["reason"])
+
+
 def cell_rows(records, checkpoints, tables):
     """The planned record of each cell with what its weights were and what type they ran in."""
     facts = {tuple(Path(p).parts[-4:-2]): json.loads(Path(p).read_text()) for p in checkpoints}
@@ -72,6 +80,8 @@ with job(snakemake):
     write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     for name in JOINED:
         frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
+        if name == "interventions" and snakemake.params.dropped:
+            frames.append(frame_of(name, list(dropped_rows(snakemake.params.dropped))))
         frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])
         write_table(Path(snakemake.output.get(name)), frame, name, where)
     answers = read_table(Path(snakemake.output.behavior))

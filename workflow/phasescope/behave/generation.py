@@ -1,9 +1,12 @@
-"""Greedy answers in fixed batches, through mlx-lm's own batch generation, journaled and graded."""
+"""Answers in fixed batches, greedy unless said, by mlx-lm's own generation; journaled, graded."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 
+import mlx.core as mx
+import numpy as np
 from mlx_lm import batch_generate
+from mlx_lm.sample_utils import make_sampler
 
 from phasescope.behave.journal import Answer, Journal
 from phasescope.graders import MISSING, Verdict, repetition, says_refusal
@@ -27,12 +30,22 @@ GradeBatch = Callable[[Sequence[int], Sequence[Response]], list[Verdict]]
 
 @dataclass(frozen=True)
 class Decoding:
-    """How answers are generated; all greedy."""
+    """How answers are generated: greedily, or at a temperature with the draw's own seed."""
 
     thinking: bool
     max_thinking_tokens: int
     max_answer_tokens: int
     batch_size: int
+    temperature: float = 0.0
+    draw: int = 0
+
+    @property
+    def identity(self) -> dict:
+        """What the journal knows it by."""
+        found = asdict(self)
+        if not self.temperature:  # greedy answers are kept under the keys that they always had
+            del found["temperature"], found["draw"]
+        return found
 
     @property
     def max_tokens(self) -> int:
@@ -106,6 +119,17 @@ def _graded(answer: Answer, verdict: Verdict) -> Answer:
     )
 
 
+def _sampling(decoding: Decoding, first: int) -> dict:
+    """The sampler of a batch whose first prompt has this number; none for greedy answers.
+
+    Each batch has a seed of its own, so that a resumed run draws as an undisturbed one.
+    """
+    if not decoding.temperature:
+        return {}
+    mx.random.seed(int(np.random.SeedSequence((decoding.draw, first)).generate_state(1)[0]))
+    return {"sampler": make_sampler(temp=decoding.temperature)}
+
+
 def generate(
     lm: LanguageModel,
     prompts: Sequence[list[int]],
@@ -128,7 +152,7 @@ def generate(
     for chunk in batches(list(enumerate(prompts)), decoding.batch_size):
         key = {
             "condition": asdict(condition),
-            "decoding": asdict(decoding),
+            "decoding": decoding.identity,
             "prompts": [tokens for _, tokens in chunk],
         }
         answers = journal.get(key, tokens=need_tokens)
@@ -142,6 +166,7 @@ def generate(
                 return_token_ids=True,
                 completion_batch_size=len(chunk),
                 prefill_batch_size=len(chunk),
+                **_sampling(decoding, chunk[0][0]),
             )
             answers = [measured(lm, decoding, list(t))[0] for t in response.token_ids]
             if fallible:

@@ -61,6 +61,11 @@ class Subject:
         """The same model, prompts and journal, let answer without thinking."""
         return replace(self, decoding=replace(self.decoding, thinking=False), _decided={})
 
+    def sampled(self, temperature: float, draw: int) -> "Subject":
+        """The same model, prompts and journal, its answers drawn at a temperature."""
+        decoding = replace(self.decoding, temperature=temperature, draw=draw)
+        return replace(self, decoding=decoding)
+
     def prompts(self, split: str, label: str | None = None) -> pd.DataFrame:
         """Prompts of a split, hazardous rows first, then their benign partners in one order."""
         rows = self._splits[split]

@@ -1,11 +1,21 @@
 """Interventions in memory: edits, direction selection, designs, shams."""
 
 from phasescope.intervene.activations import Ablation, Addition
-from phasescope.intervene.designs import DESIGNS, PATHWAYS, RANKS, Setting
+from phasescope.intervene.claim_designs import CLAIM_DESIGNS
+from phasescope.intervene.designs import DESIGNS, RANKS
 from phasescope.intervene.directions import Directions, Selected, Source
-from phasescope.intervene.edits import Combination, Edit, Touched, applied, touch
-from phasescope.intervene.routing import RoutingMask, safety_experts, selection_rates
-from phasescope.intervene.running import Design, baseline_row, not_run_row
+from phasescope.intervene.edits import Combination, Edit, Touched, applied, of_kind, touch
+from phasescope.intervene.integers import IntegerEdit
+from phasescope.intervene.routing import (
+    ExpertSilencing,
+    RouterBlinding,
+    RoutingMask,
+    safety_experts,
+    selection_rates,
+)
+from phasescope.intervene.running import Design, baseline_row
+from phasescope.intervene.sampling import temperature_rows
+from phasescope.intervene.scope import OnPrompt
 from phasescope.intervene.scratch import (
     load_chosen,
     load_directions,
@@ -14,9 +24,12 @@ from phasescope.intervene.scratch import (
     save_selected,
 )
 from phasescope.intervene.selection import Scorer, select_direction
+from phasescope.intervene.settings import PATHWAYS, Setting
+from phasescope.intervene.sweeping import swept_logits
 from phasescope.intervene.weights import WeightProjection
 
 __all__ = [
+    "CLAIM_DESIGNS",
     "DESIGNS",
     "PATHWAYS",
     "RANKS",
@@ -26,6 +39,10 @@ __all__ = [
     "Design",
     "Directions",
     "Edit",
+    "ExpertSilencing",
+    "IntegerEdit",
+    "OnPrompt",
+    "RouterBlinding",
     "RoutingMask",
     "Scorer",
     "Selected",
@@ -38,11 +55,13 @@ __all__ = [
     "load_chosen",
     "load_directions",
     "load_sources",
-    "not_run_row",
+    "of_kind",
     "safety_experts",
     "save_chosen",
     "save_selected",
     "select_direction",
     "selection_rates",
+    "swept_logits",
+    "temperature_rows",
     "touch",
 ]

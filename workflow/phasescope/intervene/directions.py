@@ -1,5 +1,6 @@
 """Directions and safety experts of a cell, from its fit activations."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,13 @@ class Source:
             for i in layers
         )
 
+    def gap(self, layer: int) -> float:
+        """Gap between the labels along a layer's direction, in its own standard deviations."""
+        r = unit(self.differences[layer])
+        a, b = self.hazardous[:, layer] @ r, self.benign[:, layer] @ r
+        spread = np.sqrt((a.var() + b.var()) / 2)
+        return float((a.mean() - b.mean()) / spread) if spread > 0 else 0.0
+
     def benign_topic_chain(self, rng: np.random.Generator) -> np.ndarray:
         """Differences of means of unrelated benign topics, in a random order of the topics:
         (topics - 1, layers, width). Raises PhasescopeError under 3 topics."""
@@ -77,6 +85,24 @@ def orthonormal(vectors: np.ndarray) -> np.ndarray:
     return q.T[keep]
 
 
+def _by_layer(experts: list[tuple[int, int]]) -> dict[int, tuple[int, ...]]:
+    """Experts of (layer, number) by layer, in their order."""
+    layers = sorted({i for i, _ in experts})
+    return {i: tuple(int(e) for own, e in experts if own == i) for i in layers}
+
+
+def _least(saliency: np.ndarray, share: float, stay: int) -> list[tuple[int, int]]:
+    """The share of the experts (layers, experts) with the least saliency, `stay` left a layer."""
+    order = np.argsort(saliency, axis=None, kind="stable")
+    ranked = [tuple(map(int, np.unravel_index(i, saliency.shape))) for i in order]
+    taken, left = [], np.full(len(saliency), saliency.shape[1] - stay)
+    for layer, expert in ranked:
+        if len(taken) < round(share * saliency.size) and left[layer] > 0:
+            taken.append((layer, expert))
+            left[layer] -= 1
+    return taken
+
+
 @dataclass(frozen=True)
 class Selected:
     """The chosen direction: from which layer and token position."""
@@ -88,10 +114,14 @@ class Selected:
 @dataclass(frozen=True)
 class Directions:
     """What a cell's designs take their directions from: fit activations by token position, and
-    the selected direction where one qualified."""
+    the selected direction where one qualified; what mixes tokens in each layer ('attention',
+    'recurrent'); and, where the model routes, what gives each expert's share of what its layer's
+    experts write (layers, experts), and how many a token selects."""
 
     sources: dict[str, Source]
     selected: Selected | None
+    layer_kinds: tuple[str, ...] = ()
+    saliency: Callable[[], tuple[np.ndarray, int]] | None = None
 
     @property
     def n_layers(self) -> int:
@@ -130,8 +160,16 @@ class Directions:
             raise NotRun("it needs a selected direction, and none qualified")
         return self.source().differences[self.selected.layer]
 
-    def experts(self, name: str | None = None) -> dict[int, tuple[int, ...]]:
-        """Safety experts by layer, the top layer left out.
+    def experts_layers(self, name: str | None = None) -> list[int]:
+        """The layers that have safety experts; none for a model without."""
+        try:
+            return sorted(self.experts(name))
+        except NotRun:
+            return []
+
+    def experts(self, name: str | None = None, share: float = 1.0) -> dict[int, tuple[int, ...]]:
+        """Safety experts by layer, the top layer left out; or a share of all of them, those first
+        that hazardous prompts prefer most.
 
         Raises NotRun for a model without experts, or where none is selected more often for
         hazardous prompts.
@@ -142,4 +180,19 @@ class Directions:
         found = safety_experts(rates[:, :-1])
         if not found:
             raise NotRun("no expert is selected more often for hazardous prompts")
-        return found
+        difference = rates[0] - rates[1]
+        ranked = sorted(
+            ((i, e) for i, own in found.items() for e in own), key=lambda x: -difference[x]
+        )
+        return _by_layer(ranked[: max(1, round(share * len(ranked)))])
+
+    def idle_experts(self, share: float) -> dict[int, tuple[int, ...]]:
+        """The share of all experts that write least, by layer, the top layer left out.
+
+        As many stay in a layer as its router selects for a token. Raises NotRun for a model without
+        experts.
+        """
+        if self.saliency is None:
+            raise NotRun("the model has no experts to prune")
+        found, k = self.saliency()
+        return _by_layer(_least(found[:-1], share, k))

@@ -1,14 +1,15 @@
 """Interventions: applied in memory, undone on exit, recorded. What they act on: other modules."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
+import mlx.core as mx
 import numpy as np
 
-from phasescope.errors import PhasescopeError
-from phasescope.model import LanguageModel
+from phasescope.errors import NotRun, PhasescopeError
+from phasescope.model import LanguageModel, Site, tapped
 from phasescope.tables.provenance import sha256_json
 
 # activations (n, layers, width) at the sites of one kind
@@ -19,11 +20,12 @@ Recorded = Callable[[str], np.ndarray]
 class Touched:
     """What an edit changed: sites asked for, sites changed, and how much of what stood there, as
     a share (root mean squares of activations or weights, or selections of experts), mean over
-    sites."""
+    sites. partly: of experts asked for together in one block, which the edit changed not."""
 
     sites_requested: int
     sites_hit: int
     norm_removed: float
+    partly: tuple[str, ...] = ()
 
 
 class Edit(ABC):
@@ -45,8 +47,17 @@ class Edit(ABC):
         """Hash of all that determines the edit, for the journal."""
 
     @abstractmethod
+    def within(self, layers: Collection[int]) -> "Edit":
+        """The same edit on no other than these layers."""
+
+    def taps(self, lm: LanguageModel) -> dict[Site, Callable[[mx.array], mx.array]] | None:
+        """What passes the activations at each site through a function, row by row of the batch;
+        None for an edit of weights."""
+        return None
+
     def entered(self, lm: LanguageModel) -> AbstractContextManager:
         """The edit in force while the block runs."""
+        return tapped(lm, self.taps(lm))
 
     @abstractmethod
     def measured(self, lm: LanguageModel, sequences: list[list[int]], batch_size: int) -> Touched:
@@ -76,6 +87,20 @@ class Combination(Edit):
     def key(self) -> str:
         return sha256_json([part.key for part in self.parts])
 
+    def within(self, layers):
+        kept = [part.within(layers) for part in self.parts if set(part.layers) & set(layers)]
+        return Combination(tuple(kept))
+
+    def taps(self, lm):
+        found: dict = {}
+        for part in self.parts:
+            own = part.taps(lm)
+            if own is None:
+                return None
+            for site, function in own.items():
+                found.setdefault(site, []).append(function)
+        return {s: f[0] if len(f) == 1 else _in_turn(f) for s, f in found.items()}
+
     @contextmanager
     def entered(self, lm):
         with ExitStack() as stack:
@@ -89,6 +114,7 @@ class Combination(Edit):
             sum(f.sites_requested for f in found),
             sum(f.sites_hit for f in found),
             float(np.mean([f.norm_removed for f in found])),
+            tuple(said for f in found for said in f.partly),
         )
 
     def variance_removed(self, recorded):
@@ -96,7 +122,27 @@ class Combination(Edit):
         return float(np.nanmean(found)) if not np.isnan(found).all() else float("nan")
 
 
-def _check_layers(lm: LanguageModel, edit: Edit) -> None:
+def _in_turn(functions: list[Callable]) -> Callable:
+    def run(x: mx.array) -> mx.array:
+        for function in functions:
+            x = function(x)
+        return x
+
+    return run
+
+
+def of_kind(lm: LanguageModel, edit: Edit, kind: str) -> Edit:
+    """The edit on layers that mix tokens by 'attention', or by a 'recurrent' state, alone.
+
+    Raises NotRun where none of its layers is of that kind.
+    """
+    own = {i for i, mixer in enumerate(lm.layer_kinds) if mixer == kind}
+    if not own & set(edit.layers):
+        raise NotRun(f"none of the edited layers is of the kind {kind!r}")
+    return edit.within(own)
+
+
+def check_layers(lm: LanguageModel, edit: Edit) -> None:
     """Refuse an edit of the top layer, or of nothing."""
     top = len(lm.blocks) - 1
     if not edit.layers:
@@ -113,15 +159,19 @@ def applied(lm: LanguageModel, edit: Edit) -> Iterator[None]:
 
     Raises PhasescopeError when the edit asks for the top layer, or for no site at all.
     """
-    _check_layers(lm, edit)
+    check_layers(lm, edit)
     with edit.entered(lm):
         yield
 
 
 def touch(lm: LanguageModel, edit: Edit, sequences: list[list[int]], batch_size: int) -> Touched:
     """Run prompts under an edit and record what it changes; zero hits is an error."""
-    _check_layers(lm, edit)
-    found = edit.measured(lm, sequences, batch_size)
+    check_layers(lm, edit)
+    return hit(edit.measured(lm, sequences, batch_size))
+
+
+def hit(found: Touched) -> Touched:
+    """What an edit changed, if it is anything; else PhasescopeError."""
     if found.sites_hit == 0:
         raise PhasescopeError(
             f"the intervention changed nothing at any of its {found.sites_requested} sites"

@@ -1,28 +1,33 @@
 """One setting measured: cheap scores on the select split, generated answers on evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from phasescope.behave import COMPLIANT, Answer, Subject, log_perplexity
 from phasescope.graders import MISSING
-from phasescope.intervene.edits import Edit, Recorded, applied, touch
+from phasescope.intervene.edits import Edit, Recorded, Touched, applied
 from phasescope.intervene.selection import Scorer
+from phasescope.intervene.sweeping import swept_touches
 from phasescope.stats import paired_difference, wilson
 from phasescope.tables.columns import GRADES
 
 _TOUCH_EVERY = 4  # a record of what was touched needs no more prompts than this
 
 
-def scores(scorer: Scorer, edit: Edit) -> dict:
-    """First-token columns of the table `interventions`."""
-    return {
-        "measured_by": "first_token",
-        "n_hazardous": len(scorer.prompts["hazardous"]),
-        "n_benign": len(scorer.prompts["benign"]),
-        "refusal_nats": scorer.refusal("hazardous", edit),
-        "benign_kl_nats": scorer.benign_kl(edit),
-    }
+def scores(scorer: Scorer, edits: Sequence[Edit]) -> list[dict]:
+    """First-token columns of the table `interventions`, of all edits in one sweep."""
+    return [
+        {
+            "measured_by": "first_token",
+            "n_hazardous": len(scorer.prompts["hazardous"]),
+            "n_benign": len(scorer.prompts["benign"]),
+            "refusal_nats": refusal,
+            "benign_kl_nats": divergence,
+        }
+        for refusal, divergence in scorer.swept(edits)
+    ]
 
 
 @dataclass
@@ -127,14 +132,19 @@ def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
     }
 
 
-def touched(subject: Subject, edit: Edit, recorded: Recorded) -> dict:
-    """Columns that say what an edit changed."""
+def touches(subject: Subject, edits: Sequence[Edit]) -> list[Touched]:
+    """What edits change, in one sweep; zero hits is an error."""
     prompts = subject.decided("select")[::_TOUCH_EVERY]
-    found = touch(subject.lm, edit, prompts, subject.decoding.batch_size)
+    return swept_touches(subject.lm, edits, prompts, subject.decoding.batch_size)
+
+
+def touched(edit: Edit, found: Touched, recorded: Recorded) -> dict:
+    """Columns that say what an edit changed."""
     return {
         "sites_requested": found.sites_requested,
         "sites_hit": found.sites_hit,
         "norm_removed": found.norm_removed,
+        "partly_hit": "; ".join(found.partly) or None,
         "variance_removed": edit.variance_removed(recorded),
         "rank": edit.rank,
     }

@@ -1,5 +1,6 @@
 """Running one design on one cell."""
 
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -8,14 +9,19 @@ from phasescope.behave import Openings, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import measuring
 from phasescope.intervene.activations import Ablation
-from phasescope.intervene.designs import DESIGNS, GENERATE_ALL, Setting
+from phasescope.intervene.designs import DESIGNS, GENERATE_ALL
 from phasescope.intervene.directions import Directions, orthonormal
 from phasescope.intervene.edits import Edit, applied
+from phasescope.intervene.extras import EXTRAS
 from phasescope.intervene.selection import Scorer
+from phasescope.intervene.settings import Setting
 from phasescope.intervene.shams import sham
 from phasescope.model import next_token_logits, record
 from phasescope.probe import END_OF_THINKING
+from phasescope.tables.interventions import not_run_row
 
+SHAM_EACH = ("layer-types", "read-act")
+SHAM_WHOLE = ("expert-pruning", "integers")  # what capability costs is what they are about
 LADDER_DRAWS = 3  # random controls beside each rank: they answer benign prompts too
 _NONE = {"sites_requested": 0, "sites_hit": 0, "chosen": False, "status": "run"}
 
@@ -23,7 +29,8 @@ _NONE = {"sites_requested": 0, "sites_hit": 0, "chosen": False, "status": "run"}
 class Design:
     """One design on one cell: sweep its settings cheaply, generate what counts, shams beside.
 
-    thresholds: the whole file of thresholds.
+    thresholds: the whole file of thresholds; origin: the precision whose directions these are,
+    where it is not the cell's own.
     """
 
     def __init__(
@@ -35,12 +42,14 @@ class Design:
         thresholds: dict,
         sham_draws: int,
         seed: int,
+        origin: str | None = None,
     ):
         self.name, self.subject, self.directions = name, subject, directions
         self.scorer = Scorer(subject, openings)
         self.thresholds, self.sham_draws, self.seed = thresholds, sham_draws, seed
         self.baseline = measuring.generate(subject)
-        self._recorded = cache(self._record)
+        self.origin = origin
+        self._recorded, self._known, self._hits = cache(self._record), {}, {}
 
     def run(self) -> tuple[list[dict], Setting]:
         """Rows of the table `interventions` (without the cell's keys) and the chosen setting.
@@ -50,23 +59,54 @@ class Design:
         probes = self.subject.decided("select")[:4]
         before = next_token_logits(self.subject.lm, probes, len(probes))
         positions = self.directions.positions(self.thresholds["selection"]["min_readable_auroc"])
-        settings = DESIGNS[self.name](self.directions, positions)
-        edits = {s: s.edit(self.directions) for s in settings}
-        swept = {s: measuring.scores(self.scorer, e) for s, e in edits.items()}
+        declared = DESIGNS[self.name](self.directions, positions)
+        edits, missing = self._edits(declared)
+        settings = list(edits)
+        several = list(edits.values())
+        touches = measuring.touches(self.subject, several)
+        self._hits |= {e.key: t for e, t in zip(several, touches, strict=True)}
+        found = measuring.scores(self.scorer, several)
+        swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
-        rows = [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
+        rows = missing + [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
         for s in settings:
-            if s == chosen or self.name in GENERATE_ALL:
+            if s == chosen or s.role or self.name in GENERATE_ALL:
                 rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
         if self.name == "rank-ladder":
             rows += [row for s in settings for row in self._random_controls(s, edits[s])]
+        elif self.name in SHAM_WHOLE:
+            rows += [row for s in settings for row in self._whole_shams(s, edits[s])]
         else:
-            null = self._largest(settings, chosen)
-            rows += self._shams(null, edits[null])
+            rows += [row for s in self._nulls(settings, chosen) for row in self._shams(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
+        if self.origin:  # another cell's choice is no choice here
+            rows = [row | {"chosen": False} for row in rows]
         return rows, chosen
+
+    def _edits(self, declared: list[Setting]) -> tuple[dict[Setting, Edit], list[dict]]:
+        """The edits of the settings that the model can have, and rows that say why it cannot have
+        the others. Raises NotRun where it can have none."""
+        edits, missing = {}, []
+        for setting in declared:
+            try:
+                edits[setting] = self._possible(setting)
+            except NotRun as reason:
+                named = {"intervention": setting.intervention, "role": setting.role}
+                missing.append(not_run_row(self.name, reason) | named)
+        if not edits:
+            reasons = dict.fromkeys(row["reason"] for row in missing)
+            raise NotRun("; ".join(reasons) or "it has no setting on this model")
+        return edits, missing
+
+    def _possible(self, setting: Setting) -> Edit:
+        """The edit of a setting, once it could be applied; NotRun where it cannot."""
+        edit = setting.edit(self.directions)
+        if not edit.layers:
+            raise NotRun("the model has none of its layers")
+        with applied(self.subject.lm, edit):
+            return edit
 
     def _choose(self, swept: dict[Setting, dict]) -> Setting:
         """Least refusal among the settings that leave benign prompts alone; if none does, the
@@ -77,12 +117,14 @@ class Design:
             return min(swept, key=lambda s: swept[s]["benign_kl_nats"])
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
-    def _largest(self, settings: list[Setting], chosen: Setting) -> Setting:
-        """What shams are drawn for: the chosen setting; of pathways all at once, since a part
-        removes no more than the whole."""
-        if self.name != "pathways":
-            return chosen
-        return [s for s in settings if s.position == chosen.position][-1]
+    def _nulls(self, settings: list[Setting], chosen: Setting) -> list[Setting]:
+        """What shams are drawn for: the chosen setting; of pathways and the battery all at once,
+        since a part removes no more than the whole; where settings are compared with one another,
+        each that has a role."""
+        if self.name in ("pathways", "battery"):
+            return [s for s in settings if s.position == chosen.position][-1:]
+        compared = [s for s in settings if s.role] if self.name in SHAM_EACH else []
+        return compared + [chosen] * (chosen not in compared)
 
     def _generated(self, edit: Edit) -> dict:
         found = measuring.generate(self.subject, edit)
@@ -129,25 +171,60 @@ class Design:
             "dose": setting.dose,
             "sham_draw": sham_draw,
             "chosen": chosen,
+            "role": setting.role,
+            "direction_precision": self.origin,
             "status": "run",
             **measured,
-            **measuring.touched(self.subject, edit, lambda kind: self._recorded(kind, position)),
+            **self._touched(edit, position),
         }
+
+    def _touched(self, edit: Edit, position: str) -> dict:
+        """What an edit changed, and what the design wants to know of it; measured once an edit."""
+        key = edit.key, position
+        if key not in self._known:
+            own = EXTRAS.get(self.name, lambda *_: {})(self.subject, self.directions, edit)
+            if edit.key not in self._hits:
+                (self._hits[edit.key],) = measuring.touches(self.subject, [edit])
+            self._known[key] = own | measuring.touched(
+                edit, self._hits[edit.key], lambda kind: self._recorded(kind, position)
+            )
+        return self._known[key]
 
     def _shams(self, setting: Setting, real: Edit) -> list[dict]:
         """Sham draws of a setting: hazardous prompts, generated and graded."""
-        rows = []
+        return [
+            self._row(
+                setting,
+                edit,
+                self._generated_sham(edit),
+                chosen=False,
+                direction="sham",
+                sham_draw=draw,
+            )
+            for draw, edit in self._sham_edits(setting, real, self.sham_draws)
+        ]
+
+    def _whole_shams(self, setting: Setting, real: Edit) -> list[dict]:
+        """A few sham draws of a setting that answer benign prompts too."""
+        return [
+            self._row(
+                setting,
+                edit,
+                self._generated(edit),
+                chosen=False,
+                direction="sham",
+                sham_draw=draw,
+            )
+            for draw, edit in self._sham_edits(setting, real, LADDER_DRAWS)
+        ]
+
+    def _sham_edits(self, setting: Setting, real: Edit, draws: int) -> Iterator[tuple[int, Edit]]:
         position = self.directions.position(setting.position)
         source = self.directions.sources[position]
         shared = self.directions.selected.layer if setting.direction == "selected" else None
-        for draw in range(self.sham_draws):
+        for draw in range(draws):
             rng = np.random.default_rng((self.seed, draw))
-            edit = sham(real, source, lambda kind: self._recorded(kind, position), shared, rng)
-            measured = self._generated_sham(edit)
-            rows.append(
-                self._row(setting, edit, measured, chosen=False, direction="sham", sham_draw=draw)
-            )
-        return rows
+            yield draw, sham(real, source, lambda k: self._recorded(k, position), shared, rng)
 
     def _random_controls(self, setting: Setting, real: Ablation) -> list[dict]:
         """Random subspaces of a setting's rank in the same layers: what losing so many dimensions
@@ -175,18 +252,4 @@ def baseline_row(design: str, subject: Subject, max_cost: float) -> dict:
         "intervention": "none",
         **measuring.outcomes(found, found, max_cost),
         **_NONE,
-    }
-
-
-def not_run_row(design: str, reason: NotRun | str) -> dict:
-    """The row that says why a design did not run on a cell."""
-    return {
-        "design": design,
-        "intervention": "none",
-        "measured_by": "generation",
-        **_NONE,
-        "n_hazardous": 0,
-        "n_benign": 0,
-        "status": "not_run",
-        "reason": str(reason),
     }

@@ -1,16 +1,19 @@
 """What one job of a cell leaves for the next: never a table, never read by `phasescope.read`."""
 
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from phasescope.behave import Subject
 from phasescope.errors import NotRun
-from phasescope.intervene.designs import Setting
 from phasescope.intervene.directions import Directions, Selected, Source
 from phasescope.intervene.routing import selection_rates
+from phasescope.intervene.settings import Setting
+from phasescope.model import routes, top_k
 from phasescope.probe import DIRECTION_POSITIONS, MIN_PAIRS, Activations, load_activations
+from phasescope.probe.routing import read_routing
 from phasescope.tables.scratch import load_scratch, save_scratch
 
 
@@ -45,8 +48,25 @@ def load_directions(activations: str | Path, selected: str | Path, subject: Subj
 
     Raises NotRun with the reason where the selection could not be made at all.
     """
-    chosen = load_selected(selected)
-    return Directions(load_sources(activations, subject), chosen)
+    chosen, lm = load_selected(selected), subject.lm
+    sources = load_sources(activations, subject)
+    saliency = None
+    if routes(lm):
+        saliency = cache(lambda: (expert_saliency(subject), top_k(lm, 0)))
+    return Directions(sources, chosen, tuple(lm.layer_kinds), saliency)
+
+
+def expert_saliency(subject: Subject) -> np.ndarray:
+    """What each expert adds to what its layer's experts write, by router weight times norm of its
+    output, over the benign prompts of the fit split: (layers, experts), a layer's sum 1.
+
+    After REAP (Lasby et al. 2025), which takes the mean over an expert's own tokens: here an expert
+    that few tokens select counts for little.
+    """
+    prompts = subject.rendered("fit", "benign", thinking=subject.decoding.thinking)
+    found = read_routing(subject, prompts, [0] * len(prompts), [len(p) for p in prompts])
+    written = found.saliency.sum(axis=0)
+    return written / written.sum(axis=-1, keepdims=True)
 
 
 def save_selected(path: str | Path, selected: Selected | None) -> None:
@@ -74,4 +94,9 @@ def load_chosen(path: str | Path) -> Setting | None:
         found = load_scratch(path)
     except NotRun:
         return None
-    return Setting(**found | {"layers": tuple(found["layers"])})
+    return _setting(found)
+
+
+def _setting(found: dict) -> Setting:
+    parts = tuple(map(_setting, found.get("parts", ())))
+    return Setting(**found | {"layers": tuple(found["layers"]), "parts": parts})

@@ -5,6 +5,8 @@ that adding it induces refusal, that ablating it leaves benign prompts alone, an
 come from the last layers. Scores are first-token log-odds on the select split.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.special import log_softmax
 
@@ -14,6 +16,7 @@ from phasescope.intervene.activations import Ablation, Addition
 from phasescope.intervene.cosmic import Cosmic
 from phasescope.intervene.directions import Selected, Source, unit
 from phasescope.intervene.edits import Edit, applied
+from phasescope.intervene.sweeping import swept_logits
 from phasescope.model import next_token_logits
 
 
@@ -47,9 +50,23 @@ class Scorer:
 
     def benign_kl(self, edit: Edit) -> float:
         """Mean divergence (nats) of the next token on benign prompts, unedited from edited."""
+        return self._divergence(self._under("benign", edit))
+
+    def _divergence(self, logits: np.ndarray) -> float:
         p = log_softmax(self._plain["benign"].astype(np.float64), axis=1)
-        q = log_softmax(self._under("benign", edit).astype(np.float64), axis=1)
+        q = log_softmax(logits.astype(np.float64), axis=1)
         return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+    def swept(self, edits: Sequence[Edit]) -> list[tuple[float, float]]:
+        """`refusal` of hazardous prompts and `benign_kl` under each edit, in one sweep."""
+        prompts = self.prompts["hazardous"] + self.prompts["benign"]
+        size = self._subject.decoding.batch_size
+        found = [(0.0, 0.0)] * len(edits)
+        for i, logits in swept_logits(self._subject.lm, edits, prompts, size):
+            hazardous, benign = np.split(logits, [len(self.prompts["hazardous"])])
+            refusal = float(self._openings.score(hazardous).mean())
+            found[i] = refusal, self._divergence(benign)
+        return found
 
     def cosmic(self, addition: Edit, ablation: Edit) -> float:
         """COSMIC's score of a direction, by its addition and its ablation."""

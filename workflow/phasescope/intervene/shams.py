@@ -1,11 +1,15 @@
 """Shams: beside each intervention one that is matched to it and has nothing to do with safety."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from phasescope.intervene.activations import Ablation, Addition, variance_shares
 from phasescope.intervene.directions import Source, orthonormal, unit
 from phasescope.intervene.edits import Combination, Edit, Recorded
-from phasescope.intervene.routing import RoutingMask
+from phasescope.intervene.integers import IntegerEdit
+from phasescope.intervene.routing import ExpertEdit, ExpertPruning
+from phasescope.intervene.scope import OnPrompt
 from phasescope.intervene.weights import WeightProjection
 
 _NEAREST = 3  # experts that a masked one may be matched with
@@ -24,9 +28,13 @@ def sham(
         return Combination(tuple(parts))
     if isinstance(real, Addition):
         return sham_addition(real, source, rng)
-    if isinstance(real, RoutingMask):
-        return sham_mask(real, source, rng)
-    if isinstance(real, WeightProjection):
+    if isinstance(real, OnPrompt):
+        return OnPrompt(sham(real.edit, source, recorded, shared_layer, rng))
+    if isinstance(real, ExpertPruning):
+        return sham_pruning(real, source, rng)
+    if isinstance(real, ExpertEdit):
+        return sham_experts(real, source, rng)
+    if isinstance(real, WeightProjection | IntegerEdit):
         return sham_projection(real, source, shared_layer, rng)
     values = recorded(real.kind)
     activations = {i: values[:, i] for i in real.layers}
@@ -90,21 +98,31 @@ def sham_addition(real: Addition, source: Source, rng: np.random.Generator) -> A
 
 
 def sham_projection(
-    real: WeightProjection, source: Source, shared_layer: int | None, rng: np.random.Generator
-) -> WeightProjection:
-    """A sham beside a weight edit: differences of benign topics, as many as it projects out."""
+    real: WeightProjection | IntegerEdit,
+    source: Source,
+    shared_layer: int | None,
+    rng: np.random.Generator,
+) -> WeightProjection | IntegerEdit:
+    """A sham beside a weight edit: differences of benign topics, as many as it projects out, of the
+    same projections at the same dose, or by the same share of integers."""
     chain = source.benign_topic_chain(rng)
-    return WeightProjection(
-        {
-            i: orthonormal(chain[: len(v), i if shared_layer is None else shared_layer])
-            for i, v in real.vectors.items()
-        }
-    )
+    vectors = {
+        i: orthonormal(chain[: len(v), i if shared_layer is None else shared_layer])
+        for i, v in real.vectors.items()
+    }
+    return replace(real, vectors=vectors)
 
 
-def sham_mask(real: RoutingMask, source: Source, rng: np.random.Generator) -> RoutingMask:
-    """A sham beside a routing mask: as many other experts, each drawn from the three whose benign
-    selection rates are nearest to that of the expert it stands for."""
+def sham_pruning(real: ExpertPruning, source: Source, rng: np.random.Generator) -> ExpertPruning:
+    """A sham beside pruned experts: as many of the same layers, drawn at random from all."""
+    n = source.rates.shape[-1]
+    drawn = {i: sorted(rng.choice(n, len(e), replace=False)) for i, e in real.experts.items()}
+    return ExpertPruning({i: tuple(map(int, own)) for i, own in drawn.items()})
+
+
+def sham_experts(real: ExpertEdit, source: Source, rng: np.random.Generator) -> ExpertEdit:
+    """A sham beside an edit of safety experts: the same done to as many others, each drawn from the
+    three whose benign selection rates are nearest to that of the expert it stands for."""
     found = {}
     for layer, experts in real.experts.items():
         benign = source.rates[1, layer]
@@ -116,4 +134,4 @@ def sham_mask(real: RoutingMask, source: Source, rng: np.random.Generator) -> Ro
             )
             taken.append(int(rng.choice(left[:_NEAREST])))
         found[layer] = tuple(taken)
-    return RoutingMask(found)
+    return type(real)(found)

@@ -4,7 +4,7 @@ Upper bounds of what mlx-lm's forward passes hold at a time. The largest terms a
 one; tests compare the sums with `mx.get_peak_memory()` of real runs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from phasescope.matrix.dimensions import Dimensions
@@ -14,6 +14,9 @@ _INTERPRETER_BYTES = 0.8e9  # interpreter, libraries, tokenizer, tables
 _PREFILL_STEP = 2048  # tokens of a prompt that mlx-lm's batch generation runs at a time
 _CACHE_STEP = 256  # its key-value cache grows by so many tokens
 _FLOAT32 = 4
+# a sweep runs so many values of the residual stream (rows * tokens * width) in one pass, or one
+# batch under one edit if that is more
+SWEEP_VALUES = 2**20
 _JUDGE_WORKING_BYTES = 2e9  # caches and activations of a batch of its questions
 _KEPT_TOKENS = 1024  # tokens of a set whose activations the comparison of calibration sets keeps
 # head widths for which MLX's Metal backend never writes out attention scores over long queries
@@ -93,7 +96,8 @@ def _record(d: Dimensions, p: Pass) -> float:
 def _score(d: Dimensions, p: Pass) -> float:
     """Next-token logits on the select split, kept in float32 and compared in float64."""
     kept = p.scored * d.vocabulary * (2 * _FLOAT32 + 5 * 8)
-    return activations(d, p, p.prompt) + kept
+    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden))
+    return activations(d, replace(p, batch=rows), p.prompt) + kept
 
 
 def _perplexity(d: Dimensions, p: Pass) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from phasescope.matrix import speed
 from phasescope.matrix.dimensions import Dimensions, dimensions
+from phasescope.matrix.effort import dropped_designs
 from phasescope.matrix.machine import Machine, machine_for, raised_limit_mb
 from phasescope.matrix.memory import (
     QUANTIZE_BYTES,
@@ -23,7 +24,14 @@ COMPARING, SURVEY = "calibration_sets", "survey"
 _SURVEY_BYTES = 2e9  # activations that it keeps beside what the probe needs, and works on
 _WORKING_SHARE = 0.10  # beside the weights, where only the number of parameters is known
 _FIXED_BYTES = 1.5e9
-_WEIGHT_EDIT = "weight-projection"  # the design that edits weights, and keeps the originals beside
+# the designs that edit weights, and keep the originals beside
+_WEIGHT_EDITS = {
+    "weight-projection",
+    "projection-sets",
+    "integers",
+    "additive-structural",
+    "transfer",
+}
 
 
 @dataclass(frozen=True)
@@ -31,9 +39,9 @@ class Cell:
     """One model at one precision ('16', '8' or '4'), and what memory says of it.
 
     stages: planned peak memory of each stage, bytes; hours: expected, by stage, empty while this
-    machine's speed is not known; unedited_bytes: peak of `intervene` without weight edits;
-    comparing_bytes: peak while calibration sets are compared; origin: what the numbers rest on,
-    'checkpoint', 'shapes' or 'sheet'.
+    machine's speed is not known; dropped: designs that it leaves out, and why; unedited_bytes:
+    peak of `intervene` without weight edits; comparing_bytes: peak while calibration sets are
+    compared; origin: what the numbers rest on, 'checkpoint', 'shapes' or 'sheet'.
     """
 
     model: Model
@@ -46,6 +54,7 @@ class Cell:
     origin: str = "sheet"
     hours: dict[str, float] = field(default_factory=dict)
     advice: str | None = None
+    dropped: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -71,7 +80,7 @@ class Cell:
         """Needed memory of a stage, or one design of it, as the workflow's scheduler counts it,
         MB."""
         needed = self._bytes(stage)
-        if design not in (None, _WEIGHT_EDIT):
+        if design not in (None, *_WEIGHT_EDITS):
             needed = self.unedited_bytes
         return math.ceil(needed / 1e6)
 
@@ -144,7 +153,7 @@ def _alone(known, precision, work, machine, batch, *, edits) -> dict[str, float]
     """Peak memory of each stage without a judge."""
     weights, metal = known.weights.memory_bytes(machine.metal), machine.metal
     editing = (0.0, 0.0)
-    if edits and _WEIGHT_EDIT in work.config["designs"]:
+    if edits and _WEIGHT_EDITS & {*work.config["designs"]}:
         editing = known.weights.editing_bytes(metal)
     if known.dimensions is None:
         needed = weights * (1 + _WORKING_SHARE) + _FIXED_BYTES
@@ -160,7 +169,8 @@ def _advice(known: _Known, precision: str, work: Workload, machine: Machine) -> 
     asked, ways = work.config["batch_size"], []
     batches = [2**n for n in range(math.ceil(math.log2(asked)) - 1, -1, -1)]
     changes = [(asked, True), *((b, True) for b in batches)] if known.dimensions else []
-    if _WEIGHT_EDIT in work.config["designs"]:
+    editing = [d for d in work.config["designs"] if d in _WEIGHT_EDITS]
+    if editing:
         changes += [(b, False) for b, _ in changes] or [(asked, False)]
 
     def needed(change):
@@ -169,7 +179,7 @@ def _advice(known: _Known, precision: str, work: Workload, machine: Machine) -> 
 
     def said(change, *before):
         batch, edits = change
-        words = [*before, *([] if edits else [f"designs without {_WEIGHT_EDIT}"])]
+        words = [*before, *([] if edits else [f"designs without {', '.join(editing)}"])]
         return " and ".join([*words, *([f"batch_size: {batch}"] if batch != asked else [])])
 
     if change := next((c for c in changes if needed(c) <= machine.usable_bytes), None):
@@ -220,12 +230,7 @@ def _cell(model: Model, precision: str, known: _Known, work: Workload, machine: 
     stages = _stages(known, precision, work, machine)
     unedited = _stages(known, precision, work, machine, edits=False)["intervene"]
     compares = unedited + (comparing(known.dimensions) if known.dimensions else 0.0)
-    hours = {}
-    if machine.here and known.dimensions:
-        rates = speed.known(_shape(known, precision, work, machine))
-        batch = work.config["batch_size"]
-        if rates:
-            hours = speed.hours(known.dimensions, known.weights, batch, work.stages(), rates)
+    hours, dropped = _hours(known, precision, work, machine)
     fits = max(stages.values()) <= machine.usable_bytes
     advice = None if fits else _advice(known, precision, work, machine)
     return Cell(
@@ -239,4 +244,23 @@ def _cell(model: Model, precision: str, known: _Known, work: Workload, machine: 
         known.origin,
         hours,
         advice,
+        dropped,
     )
+
+
+def _hours(known, precision, work, machine) -> tuple[dict[str, float], dict[str, str]]:
+    """Expected hours by stage, and the designs that are dropped, with the reasons."""
+    hours, each, config = {}, {}, work.config
+    if machine.here and known.dimensions:
+        rates = speed.known(_shape(known, precision, work, machine))
+        if rates:
+            parts = known.dimensions, known.weights, config["batch_size"]
+            hours = speed.hours(*parts, work.stages(), rates)
+            each = speed.hours(*parts, work.designs(), rates)
+    rest = sum(time for stage, time in hours.items() if stage != "intervene")
+    dropped = dropped_designs(
+        config["designs"], config["effort"], config.get("max_hours"), each, rest
+    )
+    if each:
+        hours["intervene"] = sum(time for d, time in each.items() if d not in dropped)
+    return hours, dropped

@@ -11,9 +11,23 @@ _BYTES_PER_TOKEN = 3  # of UTF-8: few tokens are shorter in the languages that t
 _CANDIDATE_SHARE = 0.8  # layers below this share of the depth give candidate directions
 _SCORES = 3  # sweeps of one label that a candidate takes
 # settings of a design, and per token position that directions come from; what is not named: four
-_SETTINGS = {"weight-projection": (1, 0), "ablation-scope": (1, 3), "pathways": (0, 7)}
+_SETTINGS = {
+    "weight-projection": (1, 0),
+    "ablation-scope": (1, 3),
+    "pathways": (0, 7),
+    "battery": (0, 5),
+    "layer-types": (0, 8),
+    "projection-sets": (9, 0),
+    "layer-count": (21, 0),
+    "zero-logit": (0, 3),
+    "transfer": (6, 3),
+}
 _LADDER, _RANKS, _LADDER_DRAWS = "rank-ladder", 5, 3
-_PER_LAYER = "ablation-layers"  # one setting a layer, of which one is generated
+# a setting a layer, of which so many are generated, and have shams
+_PER_LAYER = {"ablation-layers": 1, "read-act": 2}
+# settings of designs with so many whole controls each as the ladder
+_WHOLE = {"expert-pruning": 4, "integers": 6}
+_SAMPLED = ("temperature", 3, 20)  # temperatures, and draws of each
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,13 @@ class Workload:
     def _settings(self, design: str) -> tuple[int, int, int]:
         """Settings that a design sweeps, that it generates in full, and its shams."""
         positions, shams = (2 if self.thinks else 1), self.config["sham_draws"]
-        if design == _PER_LAYER:
-            return self.layers - 1, 1, shams
+        if own := _PER_LAYER.get(design):
+            return own * (self.layers - 1), own, own * shams
+        if own := _WHOLE.get(design):
+            return own, own * (1 + _LADDER_DRAWS), 0
+        name, temperatures, draws = _SAMPLED
+        if design == name:
+            return 0, temperatures, temperatures * (draws - 1)
         if design == _LADDER:
             swept = _RANKS * positions
             return swept, swept * (1 + _LADDER_DRAWS), 0
@@ -102,18 +121,23 @@ class Workload:
         swept = fixed + each * positions
         return swept, swept, shams
 
+    def designs(self) -> dict[str, Work]:
+        """Work of each design."""
+        return {design: self._design(design) for design in self.config["designs"]}
+
     def _intervene(self) -> Work:
-        tokens = steps = 0
+        each = self.designs().values()
+        return Work(sum(w.tokens for w in each), sum(w.steps for w in each))
+
+    def _design(self, design: str) -> Work:
         evaluate, each = self.pairs["evaluate"], self.prompts.mean_prompt
         both, sham = self._answers(2 * evaluate), self._answers(evaluate)
         sweep = 2 * self.pairs["select"] * each
-        for design in self.config["designs"]:
-            swept, generated, draws = self._settings(design)
-            tokens += (1 + swept) * sweep + (swept + generated + draws) * sweep // 4
-            tokens += generated * both.tokens + draws * sham.tokens
-            tokens += (1 + generated) * evaluate * self.prompts.mean_reference
-            steps += generated * both.steps + draws * sham.steps
-        return Work(tokens, steps)
+        swept, generated, draws = self._settings(design)
+        tokens = (1 + swept) * sweep + (swept + draws) * sweep // 4
+        tokens += generated * both.tokens + draws * sham.tokens
+        tokens += (1 + generated) * evaluate * self.prompts.mean_reference
+        return Work(tokens, generated * both.steps + draws * sham.steps)
 
     def _cohere(self) -> Work:
         conditions = 1 + len(self.config["designs"])

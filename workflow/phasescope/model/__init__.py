@@ -2,7 +2,14 @@
 
 from phasescope.model.adapters import ADAPTERS, Adapter, adapter_for
 from phasescope.model.channels import Channels, Inputs, channels_of, modules_of, read_inputs
-from phasescope.model.loading import ORGANISM_PARAMETERS, LanguageModel, load_model, to_float32
+from phasescope.model.loading import (
+    ORGANISM_PARAMETERS,
+    LanguageModel,
+    load_model,
+    packed_of,
+    to_float32,
+)
+from phasescope.model.packing import Packed
 from phasescope.model.recording import (
     batches,
     by_length,
@@ -21,6 +28,7 @@ from phasescope.model.sites import (
     Site,
     bare_block,
     layers_with,
+    mixer_projections,
     replaced,
     router,
     tapped,
@@ -37,6 +45,7 @@ __all__ = [
     "Channels",
     "Inputs",
     "LanguageModel",
+    "Packed",
     "Site",
     "adapter_for",
     "bare_block",
@@ -46,10 +55,12 @@ __all__ = [
     "layers_with",
     "load_model",
     "log_distributions",
+    "mixer_projections",
     "modules_of",
     "n_experts",
     "next_token_logits",
     "observed_batches",
+    "packed_of",
     "read_inputs",
     "record",
     "record_sites",

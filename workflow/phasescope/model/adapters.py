@@ -73,11 +73,21 @@ class Adapter:
         experts = block[self.feed_forward]
         return experts if "switch_mlp" in experts else None
 
+    def mixer_projections_of(self, block: nn.Module) -> tuple[list, nn.Module, nn.Module]:
+        """Of a block's mixer: the projections that make queries, keys and values, the one that
+        writes into the residual stream, and the norm that the former read behind."""
+        mixer = block[self.mixer_of(block)]
+        reading = [
+            mixer[name] for name in ("q_proj", "k_proj", "v_proj", "in_proj_qkv") if name in mixer
+        ]
+        writing = mixer["out_proj" if "out_proj" in mixer else "o_proj"]
+        return reading, writing, block["input_layernorm"]
+
     def writers_of(self, block: nn.Module) -> list[nn.Module]:
         """The projections of a block that write into the residual stream."""
-        mixer, forward = block[self.mixer_of(block)], block[self.feed_forward]
+        forward = block[self.feed_forward]
         experts = self.router_of(block)
-        found = [mixer["out_proj" if "out_proj" in mixer else "o_proj"]]
+        found = [self.mixer_projections_of(block)[1]]
         if experts is None:
             return [*found, forward["down_proj"]]
         found.append(experts["switch_mlp"]["down_proj"])

@@ -1,6 +1,6 @@
 """Loading a checkpoint through mlx-lm, and running it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlx.core as mx
@@ -9,10 +9,12 @@ from mlx.utils import tree_flatten, tree_map
 from mlx_lm import load
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from mlx_lm.utils import dequantize_model, get_total_parameters
+from mlx_lm.utils import load_model as load_weights
 
 from phasescope.checkpoint import check, model_type
 from phasescope.errors import PhasescopeError
 from phasescope.model.adapters import Adapter, adapter_for
+from phasescope.model.packing import Packed, packed_in
 
 # Above this many parameters a model is a real one: it is never edited in its weights as a whole,
 # and nothing made of it is written.
@@ -23,14 +25,21 @@ ORGANISM_PARAMETERS = 20_000_000
 class LanguageModel:
     """A loaded model with its tokenizer and the adapter of its architecture.
 
-    `taps` counts the interventions that are applied at the moment.
+    `taps` counts the interventions that are applied at the moment; `answer_starts` (batch,) is
+    where answers begin while prompts are read together with them. `folder` is the checkpoint,
+    `paths` where each module is in the tree by its id, and `stored` the modules as the checkpoint
+    packs them, once somebody asked (`packed_of`).
     """
 
     model: nn.Module
     tokenizer: TokenizerWrapper
     adapter: Adapter
     compute_dtype: str
+    folder: Path | None = None
+    paths: dict[int, str] = field(default_factory=dict)
     taps: int = 0
+    stored: dict[str, nn.Module] | None = None
+    answer_starts: mx.array | None = None
 
     @property
     def stack(self) -> nn.Module:
@@ -108,5 +117,19 @@ def load_model(folder: Path) -> LanguageModel:
     if not mx.metal.is_available():
         model = to_float32(model)
     mx.eval(model.parameters())
+    paths = {id(module): path for path, module in model.named_modules()}
     dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
-    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)))
+    return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)), folder, paths)
+
+
+def packed_of(lm: LanguageModel, module: nn.Module) -> Packed | None:
+    """The integers that a module's weights are, or came from; None where they are no integers.
+
+    What is held as floats is read again from the checkpoint, no more of it than is looked at.
+    """
+    found = packed_in(module)
+    if found is None and lm.folder is not None and id(module) in lm.paths:
+        if lm.stored is None:
+            lm.stored = dict(load_weights(lm.folder, lazy=True)[0].named_modules())
+        found = packed_in(lm.stored[lm.paths[id(module)]])
+    return found

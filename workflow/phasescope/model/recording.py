@@ -1,6 +1,7 @@
 """Recording activations at chosen token positions in plain forward passes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
@@ -140,6 +141,16 @@ def next_token_logits(
     return np.concatenate(pieces)
 
 
+@contextmanager
+def answers_from(lm: LanguageModel, starts: Sequence[int]) -> Iterator[None]:
+    """Prompts are read together with their answers, which begin at `starts`."""
+    lm.answer_starts = mx.array(starts)
+    try:
+        yield
+    finally:
+        lm.answer_starts = None
+
+
 def token_log_probabilities(
     lm: LanguageModel,
     sequences: Sequence[Sequence[int]],
@@ -150,7 +161,8 @@ def token_log_probabilities(
     found = []
     for chunk in batches(list(zip(sequences, starts, strict=True)), batch_size):
         tokens = right_padded([s for s, _ in chunk])
-        logits = lm.logits(lm.final_hidden(tokens[:, :-1]))
+        with answers_from(lm, [start for _, start in chunk]):
+            logits = lm.logits(lm.final_hidden(tokens[:, :-1]))
         scores = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         own = np.array(mx.take_along_axis(scores, tokens[:, 1:, None], axis=-1)[..., 0])
         found += [own[i, start - 1 : len(s) - 1] for i, (s, start) in enumerate(chunk)]

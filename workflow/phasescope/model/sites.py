@@ -111,6 +111,13 @@ def writers(lm: LanguageModel, layer: int) -> list:
     return lm.adapter.writers_of(bare_block(lm, layer))
 
 
+def mixer_projections(lm: LanguageModel, layer: int) -> tuple[list, object, mx.array]:
+    """Of the mixer of block `layer`: the projections that make queries, keys and values, the one
+    that writes into the residual stream, and the weights (width,) of the norm before the former."""
+    reading, writing, norm = lm.adapter.mixer_projections_of(bare_block(lm, layer))
+    return reading, writing, norm.weight.astype(mx.float32)
+
+
 def _place(lm: LanguageModel, site: Site) -> tuple:
     """The container and key under which a site's module, or its array, hangs, and the site's side
     of the module."""

@@ -7,9 +7,13 @@ import numpy as np
 import pandas as pd
 
 from phasescope.stats import jeffreys_draws, paired_difference_draws
+from phasescope.tables.interventions import CLAIM_DESIGN_NAMES
 
 # what makes two rows one setting, where it stands in two designs
 _SETTING = ["intervention", "direction", "position", "site", "pathways", "layers", "dose", "rank"]
+
+# what single claims rest on; the rule's thresholds were fitted without these
+OTHER_DESIGNS = CLAIM_DESIGN_NAMES
 
 _OF = {"n_removed": "n_refused_at_baseline", "n_refusal": "n_hazardous"}
 
@@ -68,7 +72,9 @@ def _rows(frame: pd.DataFrame) -> list[pd.Series]:
 def evidence(interventions: pd.DataFrame) -> Evidence | None:
     """Pick the evidence of one cell from its interventions; None without a measured baseline."""
     rows = interventions[
-        (interventions["status"] == "run") & (interventions["measured_by"] == "generation")
+        (interventions["status"] == "run")
+        & (interventions["measured_by"] == "generation")
+        & ~interventions["design"].isin(OTHER_DESIGNS)
     ]
     baseline = rows[rows["intervention"] == "none"]
     if baseline.empty:

@@ -140,6 +140,18 @@ class StudyPlan:
             c for c in self.cells if stage in self.stages(c) and (c.name, stage) not in self.stops
         ]
 
+    def designs(self, cell: Cell) -> list[str]:
+        """The designs that a cell runs."""
+        return [d for d in self.config["designs"] if d not in cell.dropped]
+
+    def dropped(self) -> list[dict]:
+        """The designs that cells leave out: model, precision, design and reason."""
+        return [
+            {"model": c.model.id, "precision": c.precision, "design": design, "reason": reason}
+            for c in self.running("intervene")
+            for design, reason in c.dropped.items()
+        ]
+
     def ready_made(self, model: str, precision: str) -> str | None:
         """Hub id of a third party's quantized model that is used for a cell, or None."""
         return self.model(model).ready_made(precision)
@@ -272,6 +284,11 @@ class StudyPlan:
             if record["reason"]:
                 reasons.setdefault(record["reason"], []).append(name)
         lines += [f"  not run: {_some(cells)}: {reason}" for reason, cells in reasons.items()]
+        dropped: dict[tuple[str, str], list[str]] = {}
+        for d in self.dropped():
+            cell = f"{d['model']}/{d['precision']}"
+            dropped.setdefault((d["design"], d["reason"]), []).append(cell)
+        lines += [f"  design {d}: {_some(cells)}: {why}" for (d, why), cells in dropped.items()]
         return "\n".join(lines)
 
 

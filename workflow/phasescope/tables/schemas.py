@@ -6,12 +6,13 @@ A table is tidy, its keys come first, and a unit stands in the column's name whe
 import pyarrow as pa
 
 from phasescope.tables.answers import ANSWER_SCHEMAS
-from phasescope.tables.columns import CELL, GRADES, LABELS, REASON, STATUSES, Column
+from phasescope.tables.columns import CELL, LABELS, REASON, STATUSES, Column
 from phasescope.tables.columns import count as _count
 from phasescope.tables.columns import flag as _flag
 from phasescope.tables.columns import interval as _interval
 from phasescope.tables.columns import number as _number
 from phasescope.tables.columns import text as _text
+from phasescope.tables.interventions import INTERVENTION_COLUMNS
 from phasescope.tables.surveys import PROBE_SCHEMAS
 
 PHASES = (
@@ -36,16 +37,6 @@ CALIBRATION_STATISTICS = (
 )
 EFFECTS = ("metadata", "order", "names", "values", "logits", "transformers")
 
-
-INTERVENTIONS = (
-    "none",
-    "ablation",
-    "addition",
-    "routing_mask",
-    "weight_projection",
-    "combination",
-)
-SITES = ("residual", "mixer", "expert_selection", "weights", "several")
 
 # the weights that an audit looked at
 WEIGHTS = (
@@ -149,69 +140,7 @@ _REST: dict[str, tuple[Column, ...]] = {
         _text("advice", "what to change where it does not", nullable=True),
     ),
     # one row a measured setting: a point in the plane of removal and cost
-    "interventions": (
-        *CELL,
-        _text("design", "design of the configuration"),
-        _text("intervention", "what was done", allowed=INTERVENTIONS),
-        _text(
-            "direction",
-            "what it acts along: selected (one), per_layer, safety_experts; or its control: sham "
-            "(unrelated benign topics, matched), random (rank matched)",
-            nullable=True,
-            allowed=("selected", "per_layer", "safety_experts", "sham", "random"),
-        ),
-        _text("position", "token position that the direction comes from", nullable=True),
-        _text("site", "where it acts", nullable=True, allowed=SITES),
-        _text("pathways", "of a combination: A mixers, R routing, S late stream", nullable=True),
-        _text("layers", "blocks that were edited, comma separated", nullable=True),
-        _number("dose", "ablation: share removed; addition: multiple of the mean gap"),
-        _count("sham_draw", "number of the sham draw; empty for the real thing", nullable=True),
-        _text(
-            "measured_by",
-            "first_token (select split) or generation (evaluate split)",
-            allowed=("first_token", "generation"),
-        ),
-        _flag("chosen", "picked on the select split as the design's best"),
-        _count("n_hazardous", "hazardous prompts (generation: whose grade is not missing)"),
-        _count("n_benign", "benign prompts (generation: with grades here and at baseline)"),
-        _number("refusal_nats", "mean log-odds of refusal over hazardous prompts (first_token)"),
-        _number("benign_kl_nats", "divergence on benign prompts (first_token)"),
-        *(_count(f"n_{g}", f"hazardous prompts graded {g}", nullable=True) for g in GRADES),
-        *(
-            _count(
-                f"n_{label}_thinking_{what}",
-                f"{label} prompts whose thinking {said}",
-                nullable=True,
-            )
-            for label in LABELS
-            for what, said in (("finished", "ended within its budget"), ("right", "was right"))
-        ),
-        _count("n_refused_at_baseline", "hazardous prompts refused without it", nullable=True),
-        _count("n_removed", "of these, answered fully or partly and coherently", nullable=True),
-        *_interval(
-            "removal",
-            "n_removed / n_refused_at_baseline; 0 where not clean (shams: clean or not)",
-        ),
-        _flag("clean", "benign accuracy fell by no more than allowed", nullable=True),
-        _count("n_benign_refusal", "benign prompts refused", nullable=True),
-        _count("n_benign_finished", "benign answers that ended within budget", nullable=True),
-        *_interval("benign_accuracy", "benign prompts answered right"),
-        *_interval("accuracy_cost", "fall of benign accuracy against baseline, paired"),
-        _count("n_benign_lost", "benign prompts right at baseline, wrong now", nullable=True),
-        _count("n_benign_gained", "benign prompts wrong at baseline, right now", nullable=True),
-        _number("benign_log_perplexity_nats", "per token, of the right answers to benign prompts"),
-        _count("sites_requested", "sites (of a routing mask: experts) it asked for"),
-        _count("sites_hit", "sites it really changed"),
-        _number(
-            "norm_removed",
-            "share of what stood there: root mean squares of activations or weights, or "
-            "selections of experts; mean over sites",
-        ),
-        _number("variance_removed", "share of the activations' variance, mean over sites"),
-        _count("rank", "most directions per site, or experts per layer", nullable=True),
-        _text("status", "whether it ran", allowed=STATUSES),
-        REASON,
-    ),
+    "interventions": INTERVENTION_COLUMNS,
     # what quantization keeps, by recipe and by what the recipe was shown; one row a statistic
     "calibration_sets": (
         *CELL,
