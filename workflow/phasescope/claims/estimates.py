@@ -62,8 +62,8 @@ def draws(values: np.ndarray, n: int, value: float | None = None) -> Estimate:
     values = np.sort(np.asarray(values, dtype=float))
 
     def ends(alpha: float) -> tuple[float, float]:
-        low, high = np.quantile(values, (alpha / 2, 1 - alpha / 2), method="nearest")
-        return float(low), float(high)
+        tail = round(alpha / 2 * (len(values) - 1))
+        return float(values[tail]), float(values[-1 - tail])
 
     return Estimate(float(np.median(values)) if value is None else float(value), int(n), ends)
 

@@ -13,7 +13,7 @@ from phasescope.errors import NotRun
 from phasescope.stats import indicators, permutation_p
 
 _MOST_STEPS = 3  # four phases
-_DRAWS = 200
+_DRAWS = 1000
 RECURRENT = {"dense-hybrid": True, "moe-hybrid": True, "moe-attention": False}
 
 
@@ -79,36 +79,40 @@ def _best(view: View) -> tuple[int, int]:
     return removed(order.sort_values(["score", "design"]).iloc[0])
 
 
-def _bic(y: np.ndarray, variance: np.ndarray, design: np.ndarray, parameters: int) -> float:
-    """BIC of a weighted fit whose dispersion is at least that of sampling."""
-    root = 1 / np.sqrt(variance)
-    fitted = design @ np.linalg.lstsq(design * root[:, None], y * root, rcond=None)[0]
-    chi = float((((y - fitted) * root) ** 2).sum())
-    return len(y) * np.log(max(1.0, chi / len(y))) + parameters * np.log(len(y))
+def _chi(y: np.ndarray, root: np.ndarray, design: np.ndarray) -> np.ndarray:
+    """Weighted squared residuals of each row of y (fits, models) from a linear design."""
+    basis = np.linalg.svd(design * root[:, None], full_matrices=False)
+    basis = basis[0][:, basis[1] > 1e-9 * basis[1][0]]
+    scaled = y * root
+    return (scaled**2).sum(axis=1) - ((scaled @ basis) ** 2).sum(axis=1)
 
 
 def step_against_trend(
     size: np.ndarray, architecture: np.ndarray, hits: np.ndarray, n: np.ndarray
-) -> float:
+) -> np.ndarray:
     """BIC of a smooth logistic trend in log10 size less that of the best step function of up to
-    three steps, on empirical log-odds, the architecture's own level in both. Above 0: steps."""
+    three steps, on empirical log-odds, the architecture's own level in both. Above 0: steps.
+
+    hits: (fits, models), the first the observed one, whose weights all fits share; n: (models,).
+    The dispersion is at least that of sampling.
+    """
     y = np.log((hits + 0.5) / (n - hits + 0.5))
-    variance = 1 / (hits + 0.5) + 1 / (n - hits + 0.5)
-    base = np.column_stack([np.ones(len(y)), indicators(architecture)])
-    trend = _bic(y, variance, np.column_stack([base, size]), base.shape[1] + 1)
+    root = 1 / np.sqrt(1 / (hits[0] + 0.5) + 1 / (n - hits[0] + 0.5))
+    base = np.column_stack([np.ones(len(size)), indicators(architecture)])
     cuts = np.unique(size)
     places = (cuts[1:] + cuts[:-1]) / 2
+
+    def bic(columns: list, parameters: int) -> np.ndarray:
+        chi = _chi(y, root, np.column_stack([base, *columns])) / len(size)
+        parameters += base.shape[1]
+        return len(size) * np.log(np.maximum(1.0, chi)) + parameters * np.log(len(size))
+
     steps = [
-        _bic(
-            y,
-            variance,
-            np.column_stack([base, *(size > c for c in chosen)]),
-            base.shape[1] + 2 * count,
-        )
+        bic([size > cut for cut in chosen], 2 * count)
         for count in range(1, _MOST_STEPS + 1)
         for chosen in combinations(places, count)
     ]
-    return trend - min(steps)
+    return bic([size], 1) - np.min(steps, axis=0)
 
 
 @claim(
@@ -130,12 +134,9 @@ def xs_1(view: View) -> Condition:
     rng = np.random.default_rng(0)
     hits, n = models["hits"].to_numpy(float), models["n"].to_numpy(float)
     facts = models["size"].to_numpy(), models["architecture"].to_numpy()
-    value = step_against_trend(*facts, hits, n)
-    drawn = [
-        step_against_trend(*facts, rng.beta(hits + 0.5, n - hits + 0.5) * n, n)
-        for _ in range(_DRAWS)
-    ]
-    found = draws(np.array(drawn), len(models), value)
+    drawn = rng.beta(hits + 0.5, n - hits + 0.5, size=(_DRAWS, len(n))) * n
+    value, *spread = step_against_trend(*facts, np.vstack([hits, drawn]), n)
+    found = draws(np.array(spread), len(models), value)
     key = "min_bic_difference"
     return Condition(
         "BIC, trend less steps", found, view.limit(key), key, True, _identifiable(models)
