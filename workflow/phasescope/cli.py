@@ -113,9 +113,19 @@ def _thresholds(options: argparse.Namespace) -> dict:
 
 
 def _claims(options: argparse.Namespace) -> None:
-    from phasescope.claims import listing
+    from phasescope import claims
+    from phasescope.tables import read_table, study_folder
 
-    print(listing(_thresholds(options)))
+    thresholds = _thresholds(options)
+    if options.record is None:
+        print(claims.listing(thresholds))
+        return
+    path = study_folder(options.record) / "calibration_claims.parquet"
+    triples = read_table(path).to_dict("records")
+    own = claims.counted(triples, thresholds, f"study {options.record}")
+    lines = claims.known(own, claims.read_record())
+    claims.write_record(claims.RECORD, lines)
+    print(claims.in_words(lines, thresholds))
 
 
 def _explain(options: argparse.Namespace) -> None:
@@ -229,6 +239,11 @@ def parser() -> argparse.ArgumentParser:
         "claims", help="every claim of the sources, and its controls' state"
     )
     claims.add_argument("--thresholds", **limits)
+    claims.add_argument(
+        "--record",
+        metavar="STUDY",
+        help="take what the controls of a calibration study came out as into the record that ships",
+    )
     claims.set_defaults(run=_claims)
 
     explain = commands.add_parser(

@@ -2,6 +2,7 @@
 
 from phasescope.claims import frontier, models, moe, moe_limits, precision, scale
 from phasescope.claims.calibration import (
+    RECORD,
     claim_calibration,
     counted,
     in_words,
@@ -23,6 +24,7 @@ CLAIMS.update(_known)
 
 __all__ = [
     "CLAIMS",
+    "RECORD",
     "SOURCES",
     "Claim",
     "claim_calibration",

@@ -114,7 +114,7 @@ def limits_of(claim: Claim, thresholds: dict) -> str:
 
 def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
     """Right and all triples by claim and control: lines of the record."""
-    frame = pd.DataFrame([r for r in rows if "verdict" in r])
+    frame = pd.DataFrame([r for r in rows if r.get("verdict")])
     if frame.empty:
         return []
     return [

@@ -1,7 +1,7 @@
 """The tables of a study as one claim sees them: of a cell, of a model, or of all."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ class View:
     thresholds: dict
     model: str | None = None
     precision: str | None = None
+    _kept: dict = field(default_factory=dict, repr=False, compare=False)
 
     def of(self, model: str | None = None, precision: str | None = None) -> "View":
         """The same narrowed to a model, or a cell."""
@@ -51,17 +52,26 @@ class View:
         """
         if table not in self.tables:
             raise NotRun(f"no table {table}")
-        found = self.tables[table]
-        for column, value in {"model": self.model, "precision": self.precision, **values}.items():
-            if value is not None and column in found:
-                allowed = value if isinstance(value, tuple) else (value,)
-                found = found[found[column].isin(allowed)]
+        found = self._narrowed(table, values.pop("precision", self.precision))
+        for column, value in values.items():
+            found = found[found[column].isin(value if isinstance(value, tuple) else (value,))]
         ran = found[found["status"] == "run"] if "status" in found else found
         if ran.empty:
             what = ", ".join(f"{k} {v}" for k, v in values.items())
             why = _reasons(found)
             raise NotRun(f"table {table} has nothing{' of ' * bool(what)}{what}{why}")
         return ran
+
+    def _narrowed(self, table: str, precision: str | None) -> pd.DataFrame:
+        """A table of this model and precision, narrowed once for all claims."""
+        key = (table, self.model, precision)
+        if key not in self._kept:
+            found = self.tables[table]
+            for column, value in (("model", self.model), ("precision", precision)):
+                if value is not None and column in found:
+                    found = found[found[column] == value]
+            self._kept[key] = found
+        return self._kept[key]
 
     def design(self, *designs: str) -> pd.DataFrame:
         """Generated settings of designs, controls left out; NotRun for a design without any."""
