@@ -8,12 +8,8 @@ rule claims:
         thresholds=PLAN.config["thresholds"],
         record="resources/calibration/claims.tsv",
     output:
+        **({"calibration": f"{RESULTS}/calibration_claims.parquet"} if PLAN.trained else {}),
         table=f"{RESULTS}/claims.parquet",
-        **(
-            {"calibration": f"{RESULTS}/calibration_claims.parquet"}
-            if PLAN.trained
-            else {}
-        ),
     log:
         f"{RESULTS}/claims.log",
     benchmark:

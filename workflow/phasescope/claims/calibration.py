@@ -17,6 +17,7 @@ EXPECTED = {"positive": "supported", "negative": "refuted"}
 # what decides a control's triple: 16 bit, where the organisms were planted
 _PRECISION = "16"
 _COLUMNS = ("claim", "control", "right", "n", "limits", "made_by")
+_READ = ("claim", "model", "precision", "subject", "verdict", "reason")
 _STRENGTH = ("supported", "refuted", "inconclusive", "not_run")
 
 
@@ -39,7 +40,7 @@ def claim_calibration(
     that it is. Arithmetic controls are simulated, unless told not to; controls that the study does
     not have are left out, those that nobody can plant are named.
     """
-    frame = pd.DataFrame(verdicts)
+    frame = pd.DataFrame(verdicts).reindex(columns=_READ)
     rows = []
     for claim in CLAIMS.values():
         for side, control in controls(claim).items():
@@ -56,7 +57,7 @@ def claim_calibration(
 
 
 def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Iterator[dict]:
-    own = frame[frame["claim"] == claim.id] if len(frame) else frame
+    own = frame[frame["claim"] == claim.id]
     if control.kind == "arithmetic":
         for seed in SIMULATIONS:
             simulated = SIMULATED[claim.id](side == "positive", seed)
