@@ -348,6 +348,7 @@ class SyntheticStudy:
                     | {
                         "condition": condition,
                         "thinking": "off",
+                        "temperature": 0.0,
                         "grader": "exact",
                         "label": label,
                         "n": N,
