@@ -10,8 +10,6 @@ from phasescope.claims.view import View, refused, removed, said
 from phasescope.errors import NotRun
 from phasescope.phases.evidence import sham_bound
 
-DIRECTIONS = ("ablation-layers", "ablation-coverage", "ablation-dose")
-
 
 @claim(
     "xs-2",
@@ -77,48 +75,6 @@ def _cost(view: View, row: pd.Series, key: str, *, above: bool = False) -> Condi
     ends = (row["accuracy_cost"], row["accuracy_cost_ci_low"], row["accuracy_cost_ci_high"])
     found = given(*ends, int(row["n_benign"]))
     return view.condition(f"accuracy cost of {said(row)}", found, key, above=above)
-
-
-def by_kind(view: View) -> dict[str, pd.Series]:
-    """Of the design `attention-vs-recurrent`: the setting of attention blocks alone, of recurrent
-    ones alone, and of both (uniform); of several the one chosen, else the largest dose."""
-    rows, kinds = view.design("attention-vs-recurrent"), view.kinds()
-    rows = rows.sort_values(["chosen", "dose"], kind="stable")
-    found = {}
-    for _, row in rows.iterrows():
-        own = {kinds.get(int(i)) for i in str(row["layers"]).split(",")}
-        found["both" if len(own) > 1 else own.pop()] = row
-    for kind in ("attention", "recurrent"):
-        if kind not in found:
-            raise NotRun(f"design attention-vs-recurrent has no setting of {kind} blocks alone")
-    return found
-
-
-@claim(
-    "xs-4",
-    "hybrids: attention layers are the chokepoint, recurrent ones carry knowledge",
-    tables=("interventions", "probes"),
-    designs=("attention-vs-recurrent",),
-    statistic="removal by attention blocks alone less removal by as many recurrent ones (share); "
-    "the difference of their costs is shown, not judged",
-    keys=("min_removal_difference",),
-    scope="cell",
-    positive=organism("attention-tuned"),
-    negative=organism("recurrent-tuned"),
-)
-def xs_4(view: View) -> Node:
-    """Equal count of blocks and equal dose."""
-    view.refusing()
-    found = by_kind(view)
-    a, r = found["attention"], found["recurrent"]
-    apart = difference(removed(a), removed(r))
-    note = (
-        f"accuracy cost {a['accuracy_cost']:.2f} (attention), {r['accuracy_cost']:.2f} (recurrent)"
-    )
-    return every(
-        view.condition("removal, attention less recurrent", apart, "min_removal_difference"),
-        notes=(note,),
-    )
 
 
 def thinking_loss(base: pd.Series, row: pd.Series) -> tuple[str, "object"]:
@@ -301,30 +257,6 @@ _TOPICS = "min_topic_correlation"
 
 
 @claim(
-    "xs-12",
-    "pure attention: output projection alone nothing, all four at small dose work",
-    tables=("interventions",),
-    designs=("projection-sets",),
-    statistic="removal by edits of the output projection alone, and of all four (share)",
-    keys=("max_part_removal", "min_removal"),
-    scope="cell",
-    positive=organism("attention-only"),
-    negative=organism("attention-only-o"),
-)
-def xs_12(view: View) -> Node:
-    """Sets are told by the column `pathways`: o, and q+k+v+o."""
-    view.refusing()
-    rows = view.design("projection-sets")
-    sets = {name: rows[rows["pathways"] == name] for name in ("o", "q+k+v+o")}
-    if any(own.empty for own in sets.values()):
-        raise NotRun("design projection-sets lacks the set o or q+k+v+o")
-    alone = [view.removal(r, "max_part_removal", above=False) for _, r in sets["o"].iterrows()]
-    return every(
-        *alone, some(*(view.removal(r, "min_removal") for _, r in sets["q+k+v+o"].iterrows()))
-    )
-
-
-@claim(
     "xs-13",
     "refusal keywords alone score gibberish as compliance",
     tables=("behavior",),
@@ -389,38 +321,6 @@ def xs_18(view: View) -> Node:
             view.condition(f"log-perplexity, {name}", change, "max_perplexity_change", above=False)
             for name, change in perplexity_changes(view)
         )
-    )
-
-
-@claim(
-    "xs-20",
-    "treating attention and recurrent layers alike ruins knowledge, treating them apart "
-    "preserves it",
-    tables=("interventions", "probes"),
-    designs=("attention-vs-recurrent",),
-    statistic="knowledge cost of the uniform edit less that of the differentiated one (share), "
-    "both "
-    "removing refusal",
-    keys=("min_knowledge_loss", "min_removal"),
-    scope="cell",
-    positive=organism("attention-tuned"),
-    negative=organism("recurrent-tuned"),
-)
-def xs_20(view: View) -> Node:
-    """Uniform: both kinds of blocks; differentiated: attention blocks alone."""
-    view.refusing()
-    found = by_kind(view)
-    if "both" not in found:
-        raise NotRun("design attention-vs-recurrent has no uniform setting")
-    uniform, apart = found["both"], found["attention"]
-    right = [
-        (round(r["benign_accuracy"] * r["n_benign"]), int(r["n_benign"])) for r in (apart, uniform)
-    ]
-    return every(
-        view.condition(
-            "knowledge, differentiated less uniform", difference(*right), "min_knowledge_loss"
-        ),
-        view.removal(apart, "min_removal"),
     )
 
 
