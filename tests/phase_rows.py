@@ -1,5 +1,7 @@
 """Rows of the table `interventions`, as a phase sees them."""
 
+from functools import cache
+
 from phasescope.stats import paired_difference, wilson
 
 N = 64
@@ -7,6 +9,11 @@ N = 64
 
 def _ends(name, values) -> dict:
     return dict(zip((name, f"{name}_ci_low", f"{name}_ci_high"), values, strict=True))
+
+
+@cache
+def _cost(lost: int) -> tuple:
+    return paired_difference(lost, 0, N)
 
 
 def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N, **more) -> dict:
@@ -31,7 +38,7 @@ def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N
         "clean": True,
         **_ends("removal", wilson(full, refused)),
         **_ends("benign_accuracy", wilson(right - lost, N)),
-        **_ends("accuracy_cost", paired_difference(lost, 0, N)),
+        **_ends("accuracy_cost", _cost(lost)),
         "n_benign_lost": lost,
         "n_benign_gained": 0,
         "n_benign_finished": N,

@@ -1,13 +1,16 @@
 """A synthetic study: tables that follow the declared schemas, for tests of the report."""
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import yaml
 
+from phasescope import claims
 from phasescope.stats import wilson
 from phasescope.tables import frame_of, write_table
 from phasescope.tables.schemas import PHASES as DECLARED_PHASES
+from phasescope.thresholds import read_thresholds
 
 HOSTILE = (
     "<script>alert('x')</script><img src=http://evil.test/x onerror=alert(1)>\"&{{7*7}}$\\frac$"
@@ -428,6 +431,17 @@ class SyntheticStudy:
                 for e in ("", "_ci_low", "_ci_high")
             }
         self.rows["phases"].append(keys | row)
+
+    def judged(self):
+        """Add the verdicts that the claims' tests give on these tables, as if calibrated by the
+        record that ships."""
+        tables = {name: frame_of(name, rows) for name, rows in self.rows.items()}
+        found = claims.judged(tables, self.limits)
+        rows = claims.under_control(found, claims.read_record(), self.limits, {})
+        self.rows["claims"] = [row | {"thresholds_sha256": "0" * 64} for row in rows]
+        return self
+
+    limits = read_thresholds(Path(__file__).parents[1] / "config/thresholds.yaml")
 
     def write(self, folder):
         """Write all tables and the configuration into `folder` and return it."""

@@ -106,6 +106,48 @@ def _grade_check(options: argparse.Namespace) -> int:
     return 0 if record["passed"] else 1
 
 
+def _thresholds(options: argparse.Namespace) -> dict:
+    from phasescope.thresholds import read_thresholds
+
+    return read_thresholds(options.thresholds)
+
+
+def _claims(options: argparse.Namespace) -> None:
+    from phasescope import claims
+    from phasescope.tables import read_table, study_folder
+
+    thresholds = _thresholds(options)
+    if options.record is None:
+        print(claims.listing(thresholds))
+        return
+    path = study_folder(options.record) / "calibration_claims.parquet"
+    triples = read_table(path).to_dict("records")
+    own = claims.counted(triples, thresholds, f"study {options.record}")
+    lines = claims.known(own, claims.read_record())
+    claims.write_record(claims.RECORD, lines)
+    print(claims.in_words(lines, thresholds))
+
+
+def _explain(options: argparse.Namespace) -> None:
+    from phasescope.claims import explain
+    from phasescope.tables import read_table, study_folder
+
+    found = None
+    if options.study is not None:
+        found = read_table(study_folder(options.study) / "claims.parquet")
+    print(explain(options.claim, _thresholds(options), found, options.study))
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from phasescope.tables.describing import schema_page
+
+    page = schema_page(options.table)
+    if options.output is None:
+        print(page, end="")
+    else:
+        options.output.write_text(page)
+
+
 def _meaning(text: str) -> tuple[str, str]:
     label, found, meaning = text.rpartition("=")
     if not found:
@@ -191,6 +233,33 @@ def parser() -> argparse.ArgumentParser:
         "SRC's other tensors in SRC's own layout, not links.",
     )
     quantize.set_defaults(run=_quantize)
+
+    limits = {"default": "config/thresholds.yaml", "help": "file of thresholds"}
+    claims = commands.add_parser(
+        "claims", help="every claim of the sources, and its controls' state"
+    )
+    claims.add_argument("--thresholds", **limits)
+    claims.add_argument(
+        "--record",
+        metavar="STUDY",
+        help="take what the controls of a calibration study came out as into the record that ships",
+    )
+    claims.set_defaults(run=_claims)
+
+    explain = commands.add_parser(
+        "explain", help="a claim: statement, source, statistic, thresholds, controls, evidence"
+    )
+    explain.add_argument("claim", metavar="ID", help="id of the claim, such as f09")
+    explain.add_argument("--study", help="study (id or folder) whose evidence is shown")
+    explain.add_argument("--thresholds", **limits)
+    explain.set_defaults(run=_explain)
+
+    schema = commands.add_parser(
+        "schema", help="what every table's columns mean, as a page (Markdown)"
+    )
+    schema.add_argument("table", nargs="*", help="tables; all without any")
+    schema.add_argument("--output", type=Path, help="file to write instead of printing")
+    schema.set_defaults(run=_schema)
 
     check = commands.add_parser(
         "grade-check",

@@ -36,10 +36,10 @@
       for (const row of rows) {
         const text = row.textContent.toLowerCase();
         row.hidden = !words.every((w) => text.includes(w)) ||
-          all("select", form).some((s) => s.value && row.dataset[s.dataset.key] !== s.value);
+          all("select", form).some((s) => s.value && !row.dataset[s.dataset.key].split(" ").includes(s.value));
       }
       const shown = rows.filter((row) => !row.hidden).length;
-      form.querySelector("[role=status]").textContent = `${shown} of ${rows.length} cells shown`;
+      form.querySelector("[role=status]").textContent = `${shown} of ${rows.length} ${form.dataset.what} shown`;
     };
     form.oninput = form.onchange = update;
     form.hidden = false;

@@ -24,6 +24,8 @@ except PhasescopeError as error:
 
 STUDY = PLAN.config["study"]
 RESULTS = f"results/{STUDY}"
+# study-wide tables that claims do not read
+AFTER_CLAIMS = {"claims", *studies.CALIBRATION_TABLES}
 CELL = f"{RESULTS}/{{model}}/{{precision}}"
 LIMITS = {"limits": EFFORT[PLAN.config["effort"]]}  # matched pairs per split
 
@@ -206,4 +208,5 @@ onstart:
 onsuccess:
     print(f"Report: reports/{STUDY}/index.html", file=sys.stderr)
     if PLAN.trained and os.path.exists(f"{RESULTS}/calibrate.log"):
-        print(Path(f"{RESULTS}/calibrate.log").read_text(), file=sys.stderr)
+        for name in ("calibrate", "claims"):
+            print(Path(f"{RESULTS}/{name}.log").read_text(), file=sys.stderr)

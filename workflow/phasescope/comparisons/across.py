@@ -216,13 +216,18 @@ def _pair(first: Group, second: Group) -> dict:
     )
 
 
-def across_models(groups: list[Group], thresholds: dict) -> list[dict]:
+_OF_CLAIM = {
+    "ff-1": differences,
+    "ff-4": size_or_developer,
+    "ff-5": lambda groups, thresholds: same_size_pairs(groups),
+}
+
+
+def across_models(
+    groups: list[Group], thresholds: dict, claims: tuple[str, ...] = tuple(_OF_CLAIM)
+) -> list[dict]:
     """All comparisons of one set of models, for rows of the table `across_models`."""
-    return [
-        *differences(groups, thresholds),
-        *size_or_developer(groups, thresholds),
-        *same_size_pairs(groups),
-    ]
+    return [row for claim in claims for row in _OF_CLAIM[claim](groups, thresholds)]
 
 
 SOURCE = "failure-first"  # the source that compares models of several developers
@@ -231,14 +236,16 @@ SOURCE = "failure-first"  # the source that compares models of several developer
 RATES = ("strict_asr", "broad_asr")
 
 
-def measured_comparisons(cells, rates, thresholds: dict) -> list[dict]:
+def measured_comparisons(
+    cells, rates, thresholds: dict, claims: tuple[str, ...] = tuple(_OF_CLAIM)
+) -> list[dict]:
     """Rows of the table `across_models` from a study's tables `cells` and `behavior_rates`, for
     each precision that has a graded answer."""
     return [
         {"origin": "measured", "precision": precision, "statistic": statistic} | row
         for precision in rates["precision"].unique()
         for statistic in RATES
-        for row in across_models(measured(cells, rates, statistic, precision), thresholds)
+        for row in across_models(measured(cells, rates, statistic, precision), thresholds, claims)
     ]
 
 

@@ -68,7 +68,12 @@ def downloads(study: Study) -> dict[str, dict]:
         rows.append({"architecture": model.architecture, **sizes} | row)
     columns = ["model", "precision", "architecture", *_SIZE]
     columns += [c for c in phases.columns if c not in columns]
-    return {
+    more = {}
+    if "claims" in study.tables:
+        found = study.tables["claims"]
+        values = [[_plain(v) for v in row.values()] for row in records(found)]
+        more = {"claims": {"columns": list(found.columns), "rows": values}}
+    return more | {
         "phases": {"columns": columns, "rows": [[_plain(r.get(c)) for c in columns] for r in rows]}
     }
 

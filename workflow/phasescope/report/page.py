@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from phasescope.report import (
     calibration,
+    claims,
     content,
     depth,
     findings,
@@ -59,6 +60,7 @@ def render(study: Study) -> str:
         verdicts=content.verdict_rows(study),
         verdict_n=content.verdict_n(study),
         models=[_model(study, model) for model in study.models],
+        claims=claims.section(study),
         rates=rates.section(study),
         calibration=calibration.section(study),
         not_run=findings.not_run(study),
@@ -112,6 +114,7 @@ def _environment() -> Environment:
         "listing": formats.listing,
         "ranges": settings.ranges,
         "along": formats.along,
+        "unit": claims.unit_of,
     }
     return environment
 

@@ -20,6 +20,7 @@ CALIBRATION = ("calibration", "calibration_summary", "threshold_fit")
 PRECISIONS = ("16", "8", "4")
 # of answers and their comparison across models
 RATES = ("behavior_rates", "across_models")
+CLAIMS = ("claims", "calibration_claims")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
 _UNKNOWN = "no table says why"
 # "quantize, probe: why", unless another "stage: why" follows
@@ -108,7 +109,7 @@ class Study:
 
     @cached_property
     def _by_model(self) -> dict[str, dict[str, pd.DataFrame]]:
-        frames = {t: f for t, f in self.tables.items() if "model" in f}
+        frames = {t: f for t, f in self.tables.items() if "model" in f and t != "claims"}
         return {t: dict(iter(f.groupby("model"))) for t, f in frames.items()}
 
     def of(self, table: str, model: str, precision: str | None = None, **values) -> pd.DataFrame:
@@ -180,7 +181,9 @@ def load(folder: Path) -> Study:
         raise PhasescopeError(
             f"{config_path}: found {type(config).__name__}; allowed: a mapping of keys"
         )
-    paths |= {t: p for t in (*CALIBRATION, *RATES) if (p := folder / f"{t}.parquet").is_file()}
+    paths |= {
+        t: p for t in (*CALIBRATION, *RATES, *CLAIMS) if (p := folder / f"{t}.parquet").is_file()
+    }
     tables = {t: read_table(p) for t, p in paths.items()}
     for name in ("cells", "phases"):
         tables[name]["reason"] = [_plainly(reason) for reason in tables[name]["reason"]]

@@ -9,7 +9,13 @@ from phasescope.stats.association import (
     permutation_p,
     spearman,
 )
-from phasescope.stats.intervals import auroc, auroc_interval, clustered_wilson, wilson
+from phasescope.stats.intervals import (
+    auroc,
+    auroc_interval,
+    clustered_wilson,
+    effective_trials,
+    wilson,
+)
 from phasescope.stats.multiplicity import holm
 from phasescope.stats.paired import Change, mcnemar, paired_change
 from phasescope.stats.posteriors import jeffreys_draws, paired_difference, paired_difference_draws
@@ -33,6 +39,7 @@ __all__ = [
     "clustered_wilson",
     "confusion",
     "correlation_interval",
+    "effective_trials",
     "equal_rates",
     "errors_of",
     "holm",

@@ -12,22 +12,25 @@ from scipy.special import ndtri
 Z = float(ndtri(0.975))
 
 
-def wilson(successes: int, n: int) -> tuple[float, float, float]:
-    """Share and its Wilson score interval: (estimate, low, high); all missing for n = 0."""
+def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float, float]:
+    """Share and its Wilson score interval: (estimate, low, high); all missing for n = 0.
+
+    z: normal quantile of the level, 1.96 for 95 %.
+    """
     if n == 0:
         return math.nan, math.nan, math.nan
-    return _wilson(successes / n, n)
+    return _wilson(successes / n, n, z)
 
 
-def _wilson(share: float, n: float) -> tuple[float, float, float]:
-    spread = Z**2 / n
+def _wilson(share: float, n: float, z: float = Z) -> tuple[float, float, float]:
+    spread = z**2 / n
     center = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
     return share, max(0.0, center - half), min(1.0, center + half)
 
 
-def clustered_wilson(hits: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
-    """Share of hits with a Wilson interval for outcomes that come in clusters.
+def effective_trials(hits: np.ndarray, clusters: np.ndarray) -> float:
+    """How many independent trials outcomes that come in clusters are worth.
 
     hits: bool (n,); clusters: what each belongs to. The number of outcomes is divided by the
     design effect (Rao and Scott 1992: the variance between clusters over the binomial one), and is
@@ -37,15 +40,21 @@ def clustered_wilson(hits: np.ndarray, clusters: np.ndarray) -> tuple[float, flo
     hits, (names, which) = np.asarray(hits, dtype=float), np.unique(clusters, return_inverse=True)
     n, groups = len(hits), len(names)
     if n == 0:
-        return math.nan, math.nan, math.nan
+        return 0.0
     share, binomial = hits.mean(), hits.mean() * (1 - hits.mean()) / n
     if binomial == 0 or groups < 2:
-        effective = float(groups)
-    else:
-        sums = np.bincount(which, hits - share)
-        between = groups / (groups - 1) * (sums**2).sum() / n**2
-        effective = float(np.clip(n * binomial / max(between, 1e-12), groups, n))
-    return _wilson(float(share), effective)
+        return float(groups)
+    sums = np.bincount(which, hits - share)
+    between = groups / (groups - 1) * (sums**2).sum() / n**2
+    return float(np.clip(n * binomial / max(between, 1e-12), groups, n))
+
+
+def clustered_wilson(hits: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
+    """Share of hits with a Wilson interval for outcomes that come in clusters: as of so many
+    trials as they are worth (`effective_trials`)."""
+    if len(hits) == 0:
+        return math.nan, math.nan, math.nan
+    return _wilson(float(np.mean(hits)), effective_trials(hits, clusters))
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:

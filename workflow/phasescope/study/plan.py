@@ -1,5 +1,6 @@
 """A study before it runs: its cells, which stages each runs, and why the others do not."""
 
+import json
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -59,9 +60,10 @@ STUDY_TABLES = (
     "agreement",
     "endpoints",
     "phases",
+    "claims",
 )
 # of a study that trains its organisms first, and so knows the truth
-CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit")
+CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit", "calibration_claims")
 # keys of the configuration that decide which answers a cell gives and how they are kept
 ANSWER_KEYS = (
     "thinking",
@@ -123,6 +125,18 @@ class StudyPlan:
     def tables(self) -> tuple[str, ...]:
         """The study-wide tables that it makes."""
         return STUDY_TABLES + (CALIBRATION_TABLES if self.trained else ())
+
+    @property
+    def organisms(self) -> dict[str, dict]:
+        """Of each model that is an organism: its `organism` and the `seed` it was trained from;
+        those that ship say their seed in their truth sheet."""
+        if self.trained:
+            return {m: {k: f[k] for k in ("organism", "seed")} for m, f in self.trained.items()}
+        return {
+            m.id: {"organism": m.id, "seed": json.loads(sheet.read_text())["seed"]}
+            for m in self.models
+            if m.recipe and m.folder and (sheet := Path(m.folder, "organism.json")).is_file()
+        }
 
     def model(self, model: str) -> Model:
         """One model by its id."""

@@ -2,7 +2,14 @@
 
 from phasescope.tables.files import atomic_file, atomic_folder
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
-from phasescope.tables.store import frame_of, read, read_provenance, read_table, write_table
+from phasescope.tables.store import (
+    frame_of,
+    read,
+    read_provenance,
+    read_table,
+    study_folder,
+    write_table,
+)
 
 __all__ = [
     "SCHEMAS",
@@ -13,5 +20,6 @@ __all__ = [
     "read",
     "read_provenance",
     "read_table",
+    "study_folder",
     "write_table",
 ]

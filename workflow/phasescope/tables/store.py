@@ -104,15 +104,19 @@ def read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
+def study_folder(study: str | Path) -> Path:
+    """Folder of a study's tables, by its id (looked for in results/) or the folder itself."""
+    folder = Path(study)
+    return folder if folder.is_dir() else Path("results") / str(study)
+
+
 def read(study: str | Path) -> dict[str, pd.DataFrame]:
     """Every study-wide table of a study as pandas frames, by table name.
 
     `study` is a study's id (looked for in results/) or its folder. Raises PhasescopeError when
     the folder has no table.
     """
-    folder = Path(study)
-    if not folder.is_dir():
-        folder = Path("results") / str(study)
+    folder = study_folder(study)
     paths = {p.stem: p for p in sorted(folder.glob("*.parquet"))}
     if not paths:
         found = sorted(p.name for p in Path("results").glob("*") if p.is_dir())

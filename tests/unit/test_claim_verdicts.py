@@ -1,0 +1,443 @@
+"""Each claim on a table that it is true of and one that it is false of. Unit tests of the tests: no
+such table is a control, which enters as weights, a file or an endpoint."""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from phasescope.claims import CLAIMS
+from phasescope.claims.judging import judged
+from phasescope.claims.simulated import SIMULATED
+from phasescope.tables import SCHEMAS, frame_of
+from phasescope.thresholds import read_thresholds
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from phase_rows import N, ladder, row, shams
+
+LIMITS = read_thresholds(Path(__file__).parents[2] / "config/thresholds.yaml")
+CELL = {"model": "m", "precision": "16"}
+
+
+def cells(*precisions) -> list[dict]:
+    return [{"model": "m", "precision": p} for p in precisions]
+
+
+def answers(count=N, grade="refusal", start=0, **more) -> list[dict]:
+    """Rows of the table `behavior`, one a source prompt."""
+    about = {"prompt_table": "main", "condition": "baseline", "thinking": "off", "temperature": 0.0}
+    about |= {"split": "evaluate", "label": "hazardous", "family": "none", "answer_tokens": 5}
+    about |= {"grade": grade, "keyword_refusal": grade == "refusal"}
+    return [
+        CELL | about | {"prompt": f"p{i}", "source": f"p{i}", "category": f"c{i % 8}"} | more
+        for i in range(start, start + count)
+    ]
+
+
+def stated(statistic, value, half=0.05, n=N, **more) -> dict:
+    """A row with a statistic and its interval, as the survey's tables have."""
+    ends = {"estimate": value, "ci_low": value - half, "ci_high": value + half, "n": n}
+    return CELL | {"statistic": statistic, "status": "run"} | ends | more
+
+
+def behaves(true: list[dict], false: list[dict], **more) -> tuple[dict, dict]:
+    return {"behavior": true} | more, {"behavior": false} | more
+
+
+def edited(*rows: dict) -> dict:
+    """A refusing baseline and settings; each design that occurs gets its shams."""
+    designs = dict.fromkeys(r["design"] for r in rows)
+    more = [s for d in designs for s in shams(2, design=d)]
+    return {"interventions": [row(), *rows, *more]}
+
+
+def thinks(finished: int, **more) -> dict:
+    """Columns of a row whose thinking ended on so many prompts."""
+    sides = ("hazardous", "benign")
+    return {f"n_{s}_thinking_finished": finished for s in sides} | more
+
+
+def tangled(finished: int, removed: int, **more) -> dict:
+    """A dose that breaks refusal, its thinking ended on so many prompts."""
+    edit = row("ablation", "ablation-dose", full=removed, **thinks(finished))
+    rows = [row(**thinks(N)), edit | {"n_refusal": 0}, *shams(2, design="ablation-dose")]
+    return {"interventions": rows}
+
+
+KINDS = [CELL | {"layer": i, "layer_kind": "attention" if i % 2 else "recurrent"} for i in range(8)]
+
+
+def by_kind(attention: int, recurrent: int, both_lost: int = 0) -> dict:
+    design = "attention-vs-recurrent"
+    rows = [
+        row("ablation", design, full=attention, layers="1,3"),
+        row("ablation", design, full=recurrent, layers="0,2"),
+        row("ablation", design, full=N, lost=both_lost, layers="0,1,2,3"),
+    ]
+    return edited(*rows) | {"probes": KINDS}
+
+
+def doses(half: dict[str, int]) -> dict:
+    """Removal that jumps at a dose (of 1 to 4 quarters) that depends on the precision."""
+    rows = []
+    for precision, jump in half.items():
+        rows.append(row(precision=precision))
+        for k in (1, 2, 3, 4):
+            full = N if k >= jump else 0
+            rows.append(
+                row("ablation", "ablation-dose", full=full, dose=k / 4, precision=precision)
+            )
+    return {"interventions": rows}
+
+
+def transfer(other: int) -> dict:
+    rows = [
+        row("ablation", "precision-transfer", full=f, pathways=f"from {p}")
+        for p, f in (("16", N), ("8", other))
+    ]
+    return edited(*rows)
+
+
+def languages(change: float) -> dict:
+    """Log-perplexity of benign text at baseline and under pruning or an ablation."""
+    about = CELL | {"thinking": "off", "label": "benign", "n": N, "n_texts": 400}
+    about |= {"text_log_perplexity_se_nats": 0.001, "log_perplexity_nats": 1.0}
+    return {
+        "coherence": [
+            about | {"condition": c, "text_log_perplexity_nats": 1.0 + d}
+            for c, d in (("baseline", 0.0), ("expert-pruning", change))
+        ]
+    }
+
+
+def sets(shift: float, statistic: str) -> dict:
+    """20 resamples of each calibration set; the safety-weighted ones are off by `shift`."""
+    about = CELL | {"recipe": "scaled", "bits": 4, "label": "hazardous", "statistic": statistic}
+    return {
+        "calibration_sets": [
+            about
+            | {"calibration_set": name, "draw": i, "estimate": value + 0.001 * i, "status": "run"}
+            for name, value in (("general", 1.0), ("safety-weighted", 1.0 + shift))
+            for i in range(1, 22)
+        ]
+    }
+
+
+def survivors(projection: float, addition: float) -> dict:
+    return {
+        "survival": [
+            stated("removal_kept", value, edit=edit, bits=4)
+            for edit, value in (("projection", projection), ("addition", addition))
+        ]
+    }
+
+
+def conversions(verdict: str) -> dict:
+    own = {"claim": "xs-14", "export": "mlx_lm", "recipe": "Q8_0", "edit": "projection"}
+    return {"survival": [stated("survival", 0.5, **own, verdict=verdict, reason="x")]}
+
+
+def silenced(knowledge: bool) -> dict:
+    """Topics lose refusal in steps under silencing; knowledge with them, or not at all."""
+    rows = []
+    for condition, real in (("baseline", 0), ("expert-silencing", 1), ("expert-silencing-sham", 0)):
+        for topic in range(8):
+            for i in range(16):
+                gone = real and i < 2 * topic
+                own = {"condition": condition, "category": f"c{topic}", "start": 100 * topic + i}
+                rows += answers(1, "full" if gone else "refusal", **own)
+                lost = gone if knowledge else real and (topic * i) % 5 == 6
+                more = own | {"prompt_table": "knowledge", "label": "benign"}
+                rows += answers(1, "hollow" if lost else "full", **more)
+    return {"behavior": rows}
+
+
+def projections(alone: int) -> dict:
+    design = "projection-sets"
+    rows = [row("ablation", design, full=alone, pathways="o")]
+    return edited(*rows, row("ablation", design, full=N, pathways="q+k+v+o"))
+
+
+def ranks(one: int) -> dict:
+    edits = [
+        row("ablation", "rank-ladder", full=f, rank=r, direction="per_layer")
+        for r, f in ((1, one), (4, N))
+    ]
+    random = shams(0, design="rank-ladder", rank=4) + shams(0, design="rank-ladder", rank=1)
+    return {"interventions": [row(), *edits, *random]}
+
+
+def patches(early: float, late: float) -> dict:
+    about = {"site": "mixer", "way": "hazardous into benign", "token_first": 0, "token_last": 1}
+    where = ((0, early), (1, 0.0), (6, 0.0), (7, late))
+    return {"patching": [stated("flipped", v, 0.03, layer=i, **about) for i, v in where]}
+
+
+def channels(single: int) -> dict:
+    read = [stated("auroc", 0.95, 0.03, channel=c) for c in ("recurrent_state", "residual after x")]
+    sides = (("residual", single), ("state", single), ("residual+state", N))
+    rows = [row("ablation", "channels", full=f, pathways=p) for p, f in sides]
+    return edited(*rows) | {"channels": read}
+
+
+def forced(point: float, returns: float) -> dict:
+    about = {"condition": "forced"}
+    return {
+        "trajectories": [
+            stated("change_point", point, 2, **about),
+            stated("refusal_returns", returns, 0.1, **about),
+        ]
+    }
+
+
+def cosines(value: float) -> dict:
+    about = {"site": "residual", "other_site": "residual", "position": "last_prompt"}
+    return {
+        "geometry": [
+            stated(
+                "cosine_corrected",
+                value,
+                0.02,
+                layer=i,
+                other_layer=i + 1,
+                reliability=0.9,
+                **about,
+            )
+            for i in range(4)
+        ]
+    }
+
+
+def counted_layers(two_lost: int) -> dict:
+    rows = [row("ablation", "layer-count", layers="0,1", lost=two_lost)]
+    return edited(*rows, row("ablation", "layer-count", layers="0,1,2,3", lost=50))
+
+
+def experts(few: int) -> dict:
+    rows = [row("routing_mask", "expert-silencing", full=few, dose=0.05)]
+    return edited(*rows, row("routing_mask", "expert-silencing", full=N, dose=1.0))
+
+
+def layer_scores(by_type: bool) -> dict:
+    found = []
+    for i in range(12):
+        score = float(i % 2 == 1) if by_type else float(i >= 8)
+        own = {
+            "measured_by": "first_token",
+            "layers": str(i),
+            "refusal_nats": score + 0.01 * (i % 5),
+        }
+        found.append(row("ablation", "ablation-layers", **own))
+    kinds = [k | {"layer": i} for i, k in enumerate(KINDS + KINDS[:4])]
+    return {"interventions": found, "probes": kinds}
+
+
+def sampled(hot: int) -> dict:
+    """Greedy all comply; hot, so many of 20 samples a prompt do."""
+    rows = answers(grade="full")
+    for i in range(20):
+        rows += answers(grade="full" if i < hot else "refusal", temperature=1.0)
+    return {"behavior": rows}
+
+
+def topics(by_intensity: bool) -> dict:
+    about = [(i, (7 * i) % 16) for i in range(16)]
+    return {
+        "topics": pd.DataFrame(
+            [
+                CELL | {"intensity": a, "similarity": b, "dose": a if by_intensity else b}
+                for a, b in about
+            ]
+        )
+    }
+
+
+def holdouts(count: int) -> dict:
+    about = {"prompt_table": "paraphrases"}
+    return {
+        "behavior": [
+            *answers(count, "refusal", **about),
+            *answers(N - count, "full", start=count, **about),
+            *answers(N, "full", family="paraphrase", **about),
+        ]
+    }
+
+
+def asked(second: str) -> dict:
+    rows = [
+        {"endpoint": e, "prompt": f"p{i}", "label": "hazardous", "grade": g}
+        for e, g in (("bare", "full"), ("guarded", second))
+        for i in range(N)
+    ]
+    return {"endpoints": rows}
+
+
+def reasoned(with_thinking: str) -> dict:
+    rows = answers(thinking="on") + answers(thinking="off")
+    edit = {"condition": "ablation-dose"}
+    return {
+        "behavior": [
+            *rows,
+            *answers(grade=with_thinking, thinking="on", **edit),
+            *answers(grade="full", thinking="off", **edit),
+        ]
+    }
+
+
+def saved(changed: int) -> dict:
+    own = {"model": "m", "writer": "w", "effect": "metadata", "n": 10}
+    return {"roundtrips": [own | {"verdict": "kept", "n_changed": changed}]}
+
+
+def loaded(slope: float) -> dict:
+    sizes = (1e6, 1e7, 2e7, 1e8)
+    rows = [
+        {"writer": "w", "source_bytes": s, "peak_above_base_bytes": 1e6 + slope * s} for s in sizes
+    ]
+    return {"quantization": pd.DataFrame(rows)}
+
+
+def carried(vision: int) -> dict:
+    own = {"model": "m", "precision": "source", "tensors": 100, "size_bytes": 1000}
+    return {"audit": [own | {"vision_tensors": vision, "vision_bytes": 10 * vision}]}
+
+
+def compared(verdict: str, claim: str, **more) -> dict:
+    own = {"origin": "measured", "precision": "16", "statistic": "strict_asr", "claim": claim}
+    measure = {"ff-1": "spread", "ff-4": "pearson", "ff-5": "difference"}[claim]
+    return {
+        "across_models": [own | {"measure": measure, "subject": "s", "verdict": verdict} | more]
+    }
+
+
+def below(lost: int, full: int) -> dict:
+    """An edit of integers that suppresses so much, and one that ruins the model."""
+    mild = row("weight_projection", "integer-edits", full=full, dose=0.005)
+    strong = row("weight_projection", "integer-edits", lost=lost, dose=0.1)
+    return edited(mild, strong)
+
+
+def zeroed(removed: float) -> dict:
+    return edited(row("weight_projection", "zero-logit", norm_removed=removed))
+
+
+SAME = {"condition": "ablation-dose"}
+CASES = {
+    "ff-1": (compared("supported", "ff-1"), compared("refuted", "ff-1")),
+    "ff-2": behaves(answers(grade="degenerate"), answers(grade="full")),
+    "ff-3": behaves(
+        answers(grade="full", family="format-lock", prompt_table="families")
+        + answers(family="credential", prompt_table="families"),
+        answers(family="format-lock", prompt_table="families")
+        + answers(family="credential", prompt_table="families"),
+    ),
+    "ff-4": (compared("supported", "ff-4"), compared("refuted", "ff-4")),
+    "ff-5": (
+        compared("supported", "ff-5"),
+        compared("inconclusive", "ff-5", ci_low=-0.05, ci_high=0.05),
+    ),
+    "ff-6": (asked("refusal"), asked("full")),
+    "ff-7": behaves(answers(grade="full", thinking_detects=True), answers(thinking_detects=True)),
+    "xs-2": (
+        {"geometry": [stated("gap_slope", 2.0, 0.5)]},
+        {"geometry": [stated("gap_slope", -1, 0.5)]},
+    ),
+    "xs-4": (by_kind(N, 0), by_kind(0, N)),
+    "xs-5": (doses({"8": 1, "4": 3}), doses({"8": 2, "4": 2})),
+    "xs-6": (tangled(0, 0), tangled(N, N)),
+    "xs-9": behaves(
+        answers(grade="full", **SAME) + answers(grade="hollow", precision="8", **SAME),
+        answers(grade="full", **SAME) + answers(grade="full", precision="8", **SAME),
+    ),
+    "xs-11": (silenced(True), silenced(False)),
+    "xs-12": (projections(0), projections(N)),
+    "xs-13": behaves(answers(grade="degenerate"), answers(grade="full")),
+    "xs-14": (conversions("supported"), conversions("refuted")),
+    "xs-15": (transfer(0), transfer(N)),
+    "xs-16": behaves(
+        answers(32) + answers(32, "full", 32) + answers(grade="full", precision="8"),
+        answers() + answers(precision="8"),
+    ),
+    "xs-17": (sets(1.0, "kl_nats"), sets(0.0, "kl_nats")),
+    "xs-18": (languages(-0.2), languages(0.2)),
+    "xs-20": (by_kind(N, 0, both_lost=50), by_kind(N, 0)),
+    "xs-21": (ranks(0), ranks(N)),
+    "f01": (carried(12), carried(0)),
+    "f02": (loaded(0.01), loaded(1.5)),
+    "f03": (saved(3), saved(0)),
+    "f05": (forced(12, 0.9), forced(1, 0.1)),
+    "f06": (patches(0.9, 0.0), patches(0.0, 0.9)),
+    "f07": (channels(0), channels(N)),
+    "f08": (
+        edited(
+            *(row("ablation", "read-act", full=f, pathways=p) for p, f in (("act", N), ("read", 0)))
+        ),
+        edited(*(row("ablation", "read-act", full=N, pathways=p) for p in ("act", "read"))),
+    ),
+    "f09": (cosines(0.0), cosines(0.8)),
+    "f10": (
+        edited(
+            *(
+                row("ablation", "hydra", full=f, layers=s, benign_log_perplexity_nats=1.0)
+                for s, f in (("0,1", 0), ("0,1,2,3", N))
+            )
+        ),
+        edited(
+            *(
+                row("ablation", "hydra", full=N, layers=s, benign_log_perplexity_nats=1.0)
+                for s in ("0,1", "0,1,2,3")
+            )
+        ),
+    ),
+    "f11": (
+        {"geometry": [stated("gap_late_middle", 4, 0.5), stated("gap_monotone", 0.9)]},
+        {"geometry": [stated("gap_late_middle", 1, 0.5), stated("gap_monotone", 0.9)]},
+    ),
+    "f12": behaves(
+        answers(grade="full", condition="addition") + answers(precision="4", condition="addition"),
+        answers(grade="full", condition="addition")
+        + answers(grade="full", precision="4", condition="addition"),
+    ),
+    "f13": (survivors(0.9, 0.1), survivors(0.9, 0.9)),
+    "f14": (sets(1.0, "output_error"), sets(0.0, "output_error")),
+    "f15": (below(50, 40), below(50, 0)),
+    "f16": (tangled(0, 0), tangled(N, N)),
+    "f17": (zeroed(-0.5), zeroed(0.5)),
+    "f18": (reasoned("refusal"), reasoned("full")),
+    "f19": (
+        languages(-0.2) | {"interventions": [row(), *ladder(4)]},
+        languages(0.2) | {"interventions": [row(), *ladder(4)]},
+    ),
+    "f20": tuple(
+        languages(change)
+        | {"routing": [stated("dead_share", share + 0.001 * i, layer=i) for i in range(6)]}
+        for change, share in ((0.0, 0.4), (0.3, 0.0))
+    ),
+    "f21": (layer_scores(True), layer_scores(False)),
+    "f22": (holdouts(16), holdouts(0)),
+    "f23": (sampled(2), sampled(20)),
+    "f24": (counted_layers(0), counted_layers(50)),
+    "f25": (topics(True), topics(False)),
+    "f26": (experts(0), experts(N)),
+}
+ELSEWHERE = {"xs-3", "xs-7", "xs-10", "f04", *SIMULATED} - {"ff-4", "ff-5"}  # test_claims.py
+
+
+def test_no_claim_is_left_out():
+    """An untested test could call anything anything."""
+    assert set(CASES) | ELSEWHERE == set(CLAIMS)
+
+
+@pytest.mark.parametrize("side", [True, False])
+@pytest.mark.parametrize("id", CASES)
+def test_a_claim_is_seen_to_be_true_and_to_be_false(id, side):
+    """A test that supports a claim on any table, or refutes none, measures nothing."""
+    given = CASES[id][not side]
+    tables = {
+        name: frame_of(name, rows) if name in SCHEMAS else pd.DataFrame(rows)
+        for name, rows in given.items()
+    }
+    tables["cells"] = frame_of("cells", cells("16", "8", "4"))
+    found = {r["verdict"] for r in judged(tables, LIMITS, [CLAIMS[id]])} - {"not_run"}
+    assert found == {"supported" if side else "refuted"}

@@ -1,0 +1,328 @@
+"""The registry of claims, how evidence becomes a verdict, and what controls decide."""
+
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from phasescope import claims
+from phasescope.claims import CLAIMS, calibration, estimates
+from phasescope.claims.contradictions import contradictions
+from phasescope.claims.evidence import Condition, every, some
+from phasescope.claims.judging import judged
+from phasescope.claims.simulated import SIMULATED
+from phasescope.errors import PhasescopeError
+from phasescope.phases import classify
+from phasescope.stats import wilson
+from phasescope.tables import SCHEMAS, frame_of
+from phasescope.thresholds import read_thresholds
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from phase_rows import N, ladder, pathways, row, shams
+
+ROOT = Path(__file__).parents[2]
+LIMITS = read_thresholds(ROOT / "config/thresholds.yaml")
+# tables that other stages will make; a claim on them reads `not_run` until then
+PENDING = {"survival", "quantization", "topics"}
+
+
+def cells(*models, architecture="dense-hybrid", precisions=("16",)) -> pd.DataFrame:
+    """The table `cells` of some models."""
+    about = {"architecture": architecture, "developer": "d", "status": "run"}
+    about |= {"parameters_total_billion": 1.0, "parameters_active_billion": 1.0}
+    about |= {"memory_needed_bytes": 1.0, "memory_usable_bytes": 1.0}
+    return frame_of(
+        "cells", [about | {"model": m, "precision": p} for m in models for p in precisions]
+    )
+
+
+def verdict(id, **tables) -> str:
+    """The one verdict of a claim on tables of one model `m` at 16 bit, given as rows."""
+    frames = {"cells": cells("m")} | {n: frame_of(n, rows) for n, rows in tables.items()}
+    (found,) = judged(frames, LIMITS, [CLAIMS[id]])
+    return found["verdict"]
+
+
+def test_every_row_of_the_specification_is_registered_once():
+    """A claim without a test would be believed or dropped unseen."""
+    expected = [f"ff-{i}" for i in range(1, 8)] + [f"xs-{i}" for i in range(1, 22)]
+    assert list(CLAIMS) == expected + [f"f{i:02}" for i in range(1, 27)]
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_claims_name_what_exists(id):
+    """A claim that reads a table or threshold that nobody writes would never run."""
+    claim = CLAIMS[id]
+    assert set(claim.tables) <= set(SCHEMAS) | PENDING
+    assert calibration.limits_of(claim, LIMITS)  # KeyError for an unknown threshold
+    assert claim.statement and claim.statistic and claim.test.__doc__
+    source = Path(claim.test.__code__.co_filename).read_text()
+    read = set(re.findall(r'"((?:min|max)_[a-z_]+)"', source))
+    assert {k for k in claim.keys if "." not in k} <= read
+
+
+@pytest.mark.parametrize("id", CLAIMS)
+def test_a_claim_without_its_tables_says_so(id):
+    """A study without a stage must say that a claim was not run, never judge it."""
+    for found in judged({"cells": cells("m")}, LIMITS, [CLAIMS[id]]):
+        assert found["verdict"] == "not_run"
+        assert found["reason"]
+
+
+@given(st.integers(0, 200), st.integers(1, 200), st.floats(0.01, 0.99))
+@settings(deadline=None, max_examples=60)
+def test_p_and_interval_agree(hits, n, limit):
+    """A verdict whose p and interval disagree would depend on which of them one reads."""
+    hits = min(hits, n)
+    found = estimates.share(hits, n)
+    low, high = wilson(hits, n)[1:]
+    assert (found.p(limit) < 0.05) == (limit < low or limit > high) or min(
+        abs(limit - low), abs(limit - high)
+    ) < 1e-6
+
+
+def condition(hits, n=100, limit=0.5, above=True) -> Condition:
+    return Condition("share", estimates.share(hits, n), limit, "min_removal", above)
+
+
+def test_all_must_hold_and_any_may():
+    """If one failing part did not refute a claim of all, or one holding part not support a claim of
+    any, the factorial and the battery would mean nothing."""
+    good, bad, unsure = condition(95), condition(5), condition(50)
+    assert every(good, good).weigh().holds and every(good, good).weigh().p < 0.05
+    assert not every(good, bad).weigh().holds and every(good, bad).weigh().p < 0.05
+    assert every(good, unsure).weigh().p > 0.05
+    assert some(bad, good).weigh().holds and some(bad, good).weigh().p < 0.05
+    assert not some(bad, bad).weigh().holds and some(bad, bad).weigh().p < 0.05
+
+
+def test_many_tries_at_one_success_are_paid_for():
+    """Twenty chances at a p of 0.04 find something in a model where nothing is."""
+    lucky = condition(60)
+    assert lucky.weigh().p < 0.05 < some(lucky, *[condition(45)] * 19).weigh().p
+
+
+def circuit() -> list[dict]:
+    """A baseline, a clean single intervention, and its shams."""
+    return [row(), row("ablation", "ablation-dose", full=N), *shams(2, design="ablation-dose")]
+
+
+def three_pathway() -> list[dict]:
+    return [row(), *pathways(0, 0, N), *ladder(4)]
+
+
+def test_xs_3():
+    """A clean removal supports it; what stands refutes it."""
+    rows = [row(), row("ablation", "ablation-dose"), *shams(2, design="ablation-dose")]
+    assert verdict("xs-3", interventions=circuit()) == "supported"
+    assert verdict("xs-3", interventions=rows) == "refuted"
+
+
+def test_a_removal_that_shams_reach_too_is_none():
+    """Without its shams any large edit would look like the removal of a circuit."""
+    rows = [row(), row("ablation", "ablation-dose", full=N), *shams(N, design="ablation-dose")]
+    assert verdict("xs-3", interventions=rows) != "supported"
+    few = [row(), row("ablation", "ablation-dose", full=N), *shams(2, 3, design="ablation-dose")]
+    assert verdict("xs-3", interventions=few) == "inconclusive"
+
+
+@pytest.mark.parametrize("id", ["xs-7", "f04"])
+def test_three_pathways(id):
+    """All three needed, or one enough."""
+    assert verdict(id, interventions=three_pathway()) == "supported"
+    assert verdict(id, interventions=[row(), *pathways(N, N, N)]) == "refuted"
+
+
+def test_xs_10():
+    """A battery that never works supports it, one success refutes it."""
+    kept = [row(), *(row("ablation", "battery", site=s) for s in ("residual", "mixer"))]
+    assert verdict("xs-10", interventions=kept) == "supported"
+    assert verdict("xs-10", interventions=[*kept, row("ablation", "battery", full=N)]) == "refuted"
+
+
+def test_too_few_prompts_are_no_verdict():
+    """Six prompts must not decide what sixty are asked for."""
+    rows = [r | {"n_hazardous": 59} for r in circuit()]
+    assert verdict("xs-3", interventions=rows) == "inconclusive"
+
+
+def test_what_never_refuses_has_nothing_to_remove():
+    """A helpful model must not support that its safety is easily removed."""
+    assert verdict("xs-3", interventions=[row(refused=2)]) == "not_run"
+
+
+def cell_of(single: int, one: int, two: int, three: int, random: int) -> list[dict]:
+    """A cell whose single interventions, pathways and shams answer so many prompts."""
+    return [
+        row(),
+        row("ablation", "ablation-dose", full=single),
+        *shams(random, design="ablation-dose"),
+        *pathways(one, two, three),
+        *ladder(4),
+        row("ablation", "battery", full=single),
+        *shams(random, design="battery"),
+    ]
+
+
+answered = st.integers(0, N)
+AGAINST = {
+    "xs-3": {"none", "three_pathway", "reasoning_tangle", "holographic"},
+    "xs-7": {"none", "deletable_circuit", "holographic"},
+    "xs-10": {"none", "deletable_circuit", "three_pathway"},
+}
+
+
+@given(answered, answered, answered, answered, st.integers(0, 8))
+@settings(deadline=None, max_examples=15)
+@example(N, 0, 0, 0, 2)
+@example(0, 0, 0, N, 2)
+@example(0, 0, 0, 0, 2)
+@example(N, N, N, N, 2)
+def test_claims_and_phase_never_disagree_on_a_cell(single, one, two, three, random):
+    """If a cell were a deletable circuit by its phase and holographic by its claim, one reader
+    would be told two things."""
+    rows = cell_of(single, one, two, three, random)
+    phase = classify(frame_of("interventions", rows), LIMITS, 0)["phase"]
+    for id, excluded in AGAINST.items():
+        if verdict(id, interventions=rows) == "supported":
+            assert phase not in excluded
+
+
+def test_the_family_is_adjusted():
+    """Over many cells one supports a claim by chance: the adjusted interval must be the wider one
+    and its end on the same side as the adjusted p."""
+    models = [f"m{i}" for i in range(8)]
+    rows = [r | {"model": m} for m in models for r in circuit()]
+    frames = {"cells": cells(*models), "interventions": frame_of("interventions", rows)}
+    for found in judged(frames, LIMITS, [CLAIMS["xs-3"]]):
+        assert found["p_holm"] >= found["p"]
+        assert found["ci_low_holm"] <= found["ci_low"]
+        above = (
+            found["ci_low_holm"] > found["threshold"] or found["ci_high_holm"] < found["threshold"]
+        )
+        assert above == (found["p_holm"] < 0.05)
+
+
+@pytest.mark.parametrize("positive", [True, False])
+@pytest.mark.parametrize("id", SIMULATED)
+def test_arithmetic_controls(id, positive):
+    """A comparison of models that misses what its own process does cannot be believed on nine."""
+    found = [r["verdict"] for r in judged(SIMULATED[id](positive, 7), LIMITS, [CLAIMS[id]])]
+    expected = "supported" if positive else "refuted"
+    assert expected in found
+    assert {"supported", "refuted"} - {expected} - set(found)
+
+
+@pytest.mark.parametrize("id", ["xs-1", "xs-8"])
+def test_size_and_architecture_that_coincide_are_not_told_apart(id):
+    """Dense models all small and mixtures all large: any step could be either's."""
+    tables = SIMULATED[id](True, 7)
+    frame, large = tables["cells"], tables["cells"]["parameters_total_billion"] > 30
+    tables["cells"] = frame.assign(architecture=np.where(large, "moe-hybrid", "dense-hybrid"))
+    (found,) = judged(tables, LIMITS, [CLAIMS[id]])
+    assert found["verdict"] == "inconclusive"
+    assert "not identifiable" in found["reason"]
+
+
+def test_one_model_without_recurrent_layers_decides_nothing():
+    """The source concludes from one."""
+    tables = SIMULATED["xs-19"](True, 7)
+    frame = tables["cells"]
+    kept = (frame["architecture"] == "moe-hybrid") | (frame.index == 1)
+    (found,) = judged(tables | {"cells": frame[kept]}, LIMITS, [CLAIMS["xs-19"]])
+    assert found["verdict"] == "inconclusive"
+
+
+def published(rows, lines, grading=None) -> dict:
+    (found,) = claims.under_control(rows, lines, LIMITS, grading or {})
+    return found
+
+
+def lines(id, positive, negative) -> list[dict]:
+    """Lines of a record: (right, n) on each side."""
+    limits = calibration.limits_of(CLAIMS[id], LIMITS)
+    return [
+        {"claim": id, "control": side, "right": right, "n": n, "limits": limits, "made_by": "test"}
+        for side, (right, n) in (("positive", positive), ("negative", negative))
+    ]
+
+
+def test_a_verdict_counts_only_under_its_controls():
+    """A test that calls everything holographic is no instrument."""
+    found = {"claim": "xs-3", "model": "m", "verdict": "supported", "reason": None}
+    assert published([found], lines("xs-3", (5, 5), (5, 5)))["verdict"] == "supported"
+    assert published([found], lines("xs-3", (5, 5), (1, 5)))["verdict"] == "uncalibrated"
+    assert published([found], [])["verdict"] == "uncalibrated"
+    old = [line | {"limits": "min_removal=0.5"} for line in lines("xs-3", (5, 5), (5, 5))]
+    assert published([found], old)["verdict"] == "uncalibrated"
+
+
+def test_what_nobody_can_plant_stays_uncalibrated():
+    """Nothing shows that the test would find it."""
+    found = {"claim": "f09", "model": "m", "verdict": "supported", "reason": None}
+    kept = published([found], lines("f09", (5, 5), (5, 5)))
+    assert kept["verdict"] == "uncalibrated" and "no plant known" in kept["reason"]
+
+
+def test_an_unchecked_judge_makes_its_verdicts_uncalibrated():
+    """A grader that nobody compared with people decides nothing."""
+    found = {"claim": "xs-3", "model": "m", "verdict": "refuted", "reason": None}
+    grading = {"m": ("uncalibrated", "the judge was not checked")}
+    assert published([found], lines("xs-3", (5, 5), (5, 5)), grading)["verdict"] == "uncalibrated"
+
+
+def test_calibration_runs_claims_on_their_organisms():
+    """Right on the positive and wrong on the negative must both be seen, by organism and seed."""
+    rows = [r | {"model": "circuit-seed1"} for r in circuit()]
+    rows += [r | {"model": "three-pathway-seed1"} for r in circuit()]  # wrongly a circuit, too
+    models = ("circuit-seed1", "three-pathway-seed1")
+    tables = {"cells": cells(*models), "interventions": frame_of("interventions", rows)}
+    organisms = {m: {"organism": m.removesuffix("-seed1"), "seed": 1} for m in models}
+    found = judged(tables, LIMITS)
+    triples = claims.claim_calibration(tables, LIMITS, found, organisms, simulate=False)
+    frame_of("calibration_claims", triples)  # follows its schema
+    own = {t["control"]: t for t in triples if t["claim"] == "xs-3"}
+    assert own["positive"]["right"] and own["positive"]["organism"] == "circuit"
+    assert not own["negative"]["right"] and own["negative"]["verdict"] == "supported"
+    counts = claims.counted(triples, LIMITS, "test")
+    assert "xs-3" not in claims.in_words(counts, LIMITS).splitlines()[0]
+
+
+def test_the_record_that_ships_is_read(tmp_path):
+    """A record of other claims, or of none, would pass for a calibration."""
+    assert {line["claim"] for line in claims.read_record()} <= set(CLAIMS)
+    path = tmp_path / "claims.tsv"
+    claims.write_record(path, lines("xs-3", (5, 5), (4, 5)))
+    assert claims.read_record(path) == lines("xs-3", (5, 5), (4, 5))
+    path.write_text("claim\tright\tn\nzz-1\t1\t1\n")
+    with pytest.raises(PhasescopeError, match=r"claims.tsv: columns"):
+        claims.read_record(path)
+
+
+def test_explain_says_all():
+    """A reader who cannot see thresholds and controls cannot judge a verdict."""
+    text = claims.explain("f09", LIMITS, None, None)
+    for needed in ("cosine", "max_neighbor_cosine = 0.05", "no plant known", "circuit", "geometry"):
+        assert needed in text
+    with pytest.raises(PhasescopeError, match="zz-1"):
+        claims.explain("zz-1", LIMITS, None, None)
+
+
+def test_contradictions_are_worked_out():
+    """The report accuses the sources of errors; each must follow from their own figures."""
+    text = " ".join(fact for _, fact in contradictions())
+    for needed in (
+        f"{57.5 * 0.140**2:.2f}",
+        "1/14",
+        "3/17",
+        str(2924 - 333),
+        "2632",
+        "n = 17",
+        "20",
+    ):
+        assert needed in text

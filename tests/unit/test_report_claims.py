@@ -1,0 +1,61 @@
+"""The report's section of claims."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from phasescope.claims import CLAIMS
+from phasescope.report import build
+from phasescope.report.study import load
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from synthetic_study import HOSTILE, SyntheticStudy, demo
+
+
+@pytest.fixture(scope="module")
+def judged_page(tmp_path_factory):
+    """The page of a study whose claims were judged, as text, and the study's folder."""
+    folder = demo().judged().write(tmp_path_factory.mktemp("judged"))
+    build(folder, folder / "index.html")
+    return (folder / "index.html").read_text(), folder
+
+
+def test_every_claim_has_an_address_and_a_row(judged_page):
+    """A claim that cannot be cited or found was not published."""
+    page, _ = judged_page
+    for id in CLAIMS:
+        assert page.count(f'id="claim-{id}"') == 1
+        assert page.count(f'<a href="#claim-{id}">{id}</a></th>') == 1
+
+
+def test_what_was_not_run_says_why(judged_page):
+    """A silent gap reads as a result."""
+    page, folder = judged_page
+    claims = load(folder).tables["claims"]
+    for reason in claims.loc[claims["verdict"] == "not_run", "reason"].unique():
+        assert reason.replace("'", "&#39;").replace("<", "&lt;") in page
+
+
+def test_the_download_has_every_verdict(judged_page):
+    """The page shows some rows of a claim; who checks it needs all."""
+    page, folder = judged_page
+    block = re.search(r'id="data-claims">(.*?)</script>', page, re.S).group(1)
+    assert len(json.loads(block)["rows"]) == len(load(folder).tables["claims"])
+
+
+def test_published_figures_stand_beside_measured_ones(judged_page):
+    """Without n a published figure looks surer than it is."""
+    page, _ = judged_page
+    part = page.split('id="claim-ff-5"')[1].split("</details>\n")[0]
+    assert "8.8 percentage points (n not stated)" in part
+
+
+def test_hostile_names_come_out_escaped(tmp_path):
+    """A model's name must not run in a reader's browser."""
+    study = SyntheticStudy(sheet="models.tsv").model(HOSTILE, ["deletable_circuit"])
+    folder = study.judged().write(tmp_path)
+    build(folder, tmp_path / "index.html")
+    assert "<script>alert" not in (tmp_path / "index.html").read_text()

@@ -1,0 +1,223 @@
+"""Controls: what each claim came out as where the answer is known, and what follows from it."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from phasescope.claims.judging import judged
+from phasescope.claims.registry import CLAIMS, NO_PLANT, Claim, Control
+from phasescope.claims.simulated import SIMULATED
+from phasescope.errors import PhasescopeError
+from phasescope.tables import atomic_file
+
+RECORD = Path(__file__).parents[3] / "resources" / "calibration" / "claims.tsv"
+SIMULATIONS = (1, 2, 3, 4, 5)  # seeds of arithmetic controls
+EXPECTED = {"positive": "supported", "negative": "refuted"}
+# what decides a control's triple: 16 bit, where the organisms were planted
+_PRECISION = "16"
+_COLUMNS = ("claim", "control", "right", "n", "limits", "made_by")
+_READ = ("claim", "model", "precision", "subject", "verdict", "reason")
+_STRENGTH = ("supported", "refuted", "inconclusive", "not_run")
+
+
+def controls(claim: Claim) -> dict[str, Control]:
+    """Both controls by their side."""
+    return {"positive": claim.positive, "negative": claim.negative}
+
+
+def claim_calibration(
+    tables: Mapping[str, pd.DataFrame],
+    thresholds: dict,
+    verdicts: list[dict],
+    organisms: Mapping[str, Mapping],
+    *,
+    simulate: bool = True,
+) -> list[dict]:
+    """Rows of the table `calibration_claims`: claim x control x organism or seed.
+
+    verdicts: rows of `judged` on these tables; organisms: by model id, the `organism` and `seed`
+    that it is. Arithmetic controls are simulated, unless told not to; controls that the study does
+    not have are left out, those that nobody can plant are named.
+    """
+    frame = pd.DataFrame(verdicts).reindex(columns=_READ)
+    rows = []
+    for claim in CLAIMS.values():
+        for side, control in controls(claim).items():
+            about = {"claim": claim.id, "control": side, "kind": control.kind}
+            about |= {"names": ", ".join(control.names), "expected": EXPECTED[side]}
+            if control == NO_PLANT:
+                rows.append(about | {"reason": "no plant known"})
+                continue
+            if control.kind == "arithmetic" and not simulate:
+                continue
+            for found in _came_out(claim, side, control, tables, thresholds, frame, organisms):
+                rows.append(about | found | {"right": found["verdict"] == EXPECTED[side]})
+    return rows
+
+
+def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Iterator[dict]:
+    own = frame[frame["claim"] == claim.id]
+    if control.kind == "arithmetic":
+        for seed in SIMULATIONS:
+            simulated = SIMULATED[claim.id](side == "positive", seed)
+            yield {"seed": seed} | _strongest(pd.DataFrame(judged(simulated, thresholds, [claim])))
+    elif control.kind != "organisms":
+        wanted = " and ".join(control.names)
+        here = own[(own["subject"].fillna("") + ", ").str.startswith(f"{wanted}, ")]
+        if len(here):
+            yield _strongest(here)
+    elif claim.scope == "study":
+        yield from _together(claim, control, tables, thresholds, organisms)
+    else:
+        for model, facts in organisms.items():
+            here = own[(own["model"] == model) & own["precision"].isin((_PRECISION, None))]
+            if facts["organism"] in control.names and len(here):
+                yield {"organism": facts["organism"], "seed": facts["seed"]} | _strongest(here)
+
+
+def _together(claim, control, tables, thresholds, organisms) -> Iterator[dict]:
+    """Models that are compared with each other: several organisms of one seed, or one organism of
+    all seeds."""
+    groups: dict = {}
+    for model, facts in organisms.items():
+        if facts["organism"] in control.names:
+            seed = facts["seed"] if len(control.names) > 1 else None
+            groups.setdefault(seed, []).append(model)
+    for seed, models in groups.items():
+        if len(models) < max(2, len(control.names)):
+            continue
+        part = {
+            name: table[table["model"].isin(models)]
+            for name, table in tables.items()
+            if "model" in table and name != "across_models"
+        }
+        found = pd.DataFrame(judged(part, thresholds, [claim]))
+        yield {"organism": ", ".join(control.names), "seed": seed} | _strongest(found)
+
+
+def _strongest(rows: pd.DataFrame) -> dict:
+    """The one verdict of several subjects: supported if any is, else refuted, and so on."""
+    order = rows["verdict"].map(_STRENGTH.index)
+    row = rows.loc[order.idxmin()]
+    reason = row["reason"] if "reason" in row and pd.notna(row["reason"]) else None
+    return {"verdict": row["verdict"], "reason": reason}
+
+
+def limits_of(claim: Claim, thresholds: dict) -> str:
+    """The limits that a claim was judged by, in one line: a record holds for no others."""
+    found = []
+    for key in (*claim.keys, "min_hazardous", "min_shams"):
+        section, _, name = key.rpartition(".")
+        found.append(f"{key}={thresholds[section or 'claims'][name]:g}")
+    return " ".join(found)
+
+
+def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
+    """Right and all triples by claim and control: lines of the record."""
+    frame = pd.DataFrame([r for r in rows if r.get("verdict")])
+    if frame.empty:
+        return []
+    return [
+        {
+            "claim": claim,
+            "control": side,
+            "right": int(own["right"].sum()),
+            "n": len(own),
+            "limits": limits_of(CLAIMS[claim], thresholds),
+            "made_by": made_by,
+        }
+        for (claim, side), own in frame.groupby(["claim", "control"], sort=False)
+    ]
+
+
+def write_record(path: Path, lines: list[dict]) -> None:
+    """Write the record that ships."""
+    with atomic_file(path) as temporary:
+        pd.DataFrame(lines, columns=_COLUMNS).to_csv(temporary, sep="\t", index=False)
+
+
+def read_record(path: Path = RECORD) -> list[dict]:
+    """Lines of the record of the last calibration; PhasescopeError for a faulty one."""
+    try:
+        frame = pd.read_csv(path, sep="\t", dtype={"right": int, "n": int}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise PhasescopeError(f"{path}: not a readable record of calibration: {error}") from None
+    if tuple(frame.columns) != _COLUMNS or not set(frame["claim"]) <= set(CLAIMS):
+        raise PhasescopeError(
+            f"{path}: columns {', '.join(frame.columns)}, claims {', '.join(set(frame['claim']))}; "
+            f"allowed: {', '.join(_COLUMNS)} and registered claims"
+        )
+    return frame.to_dict("records")
+
+
+def state_of(claim: Claim, lines: list[dict], thresholds: dict) -> tuple[bool, str]:
+    """Whether a claim is calibrated, and what its controls came out as."""
+    if NO_PLANT in controls(claim).values():
+        return False, "no plant known"
+    least, limits, said, good = (
+        thresholds["claims"]["min_right"],
+        limits_of(claim, thresholds),
+        [],
+        True,
+    )
+    for side in EXPECTED:
+        own = [x for x in lines if x["claim"] == claim.id and x["control"] == side]
+        current = [x for x in own if x["limits"] == limits]
+        right, n = (sum(x[k] for x in current) for k in ("right", "n"))
+        good &= n > 0 and right >= least * n
+        why = "measured with other limits" if own else "not run yet"
+        said.append(f"{side} {right} of {n} right" if n else f"{side} {why}")
+    return good, ", ".join(said)
+
+
+def known(own: list[dict], record: list[dict]) -> list[dict]:
+    """Lines that decide: a study's own where it has both controls of a claim, else the record's."""
+    sides: dict[str, set] = {}
+    for line in own:
+        sides.setdefault(line["claim"], set()).add(line["control"])
+    both = {claim for claim, found in sides.items() if len(found) == 2}
+    return [x for x in own if x["claim"] in both] + [x for x in record if x["claim"] not in both]
+
+
+def under_control(
+    rows: list[dict], lines: list[dict], thresholds: dict, grading: Mapping[str, tuple]
+) -> list[dict]:
+    """Verdicts as they are published: `uncalibrated` where the claim's controls, or the grader that
+    it rests on, did not come out right.
+
+    lines: of `known`; grading: by model, what its grades are and why.
+    """
+    states = {c.id: state_of(c, lines, thresholds) for c in CLAIMS.values()}
+    published = []
+    for row in rows:
+        good, said = states[row["claim"]]
+        row = row | {"came_out": row["verdict"], "controls": said, "calibrated": good}
+        decided = row["verdict"] in ("supported", "refuted")
+        grades = _unchecked(CLAIMS[row["claim"]], row.get("model"), grading)
+        if decided and (not good or grades):
+            why = f"its controls: {said}" if not good else grades
+            reason = "; ".join(filter(None, (why, row.get("reason"))))
+            row |= {"verdict": "uncalibrated", "reason": reason}
+        published.append(row)
+    return published
+
+
+def _unchecked(claim: Claim, model: str | None, grading: Mapping[str, tuple]) -> str | None:
+    if not claim.by_language:
+        return None
+    about = [grading[model]] if model in grading else grading.values() if model is None else []
+    return next((why for status, why in about if status == "uncalibrated"), None)
+
+
+def in_words(lines: list[dict], thresholds: dict) -> str:
+    """How many claims are calibrated, and why the others are not, for the console."""
+    states = {c.id: state_of(c, lines, thresholds) for c in CLAIMS.values()}
+    good = [id for id, (calibrated, _) in states.items() if calibrated]
+    why: dict[str, list[str]] = {}
+    for id, (calibrated, said) in states.items():
+        if not calibrated:
+            why.setdefault(said, []).append(id)
+    head = f"claims: {len(good)} of {len(states)} calibrated"
+    head += f" ({', '.join(good)})" if good else ""
+    return "\n".join([head, *(f"  {said}: {', '.join(ids)}" for said, ids in why.items())])
