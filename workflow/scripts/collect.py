@@ -23,6 +23,7 @@ JOINED = (
     "coherence",
     "behavior",
     "calibration_sets",
+    "survival",
     *SURVEYS,
     "endpoints",
 )

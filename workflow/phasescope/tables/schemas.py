@@ -13,6 +13,7 @@ from phasescope.tables.columns import interval as _interval
 from phasescope.tables.columns import number as _number
 from phasescope.tables.columns import text as _text
 from phasescope.tables.surveys import PROBE_SCHEMAS
+from phasescope.tables.survival import SURVIVAL_SCHEMAS
 
 PHASES = (
     "none",
@@ -337,7 +338,7 @@ _REST: dict[str, tuple[Column, ...]] = {
         REASON,
     ),
 }
-SCHEMAS = ANSWER_SCHEMAS | PROBE_SCHEMAS | _REST
+SCHEMAS = ANSWER_SCHEMAS | PROBE_SCHEMAS | SURVIVAL_SCHEMAS | _REST
 
 
 def arrow_schema(table: str) -> pa.Schema:
