@@ -65,6 +65,11 @@ class WeightEdit:
     tensors: dict[str, TensorEdit]
 
     @property
+    def columns(self) -> dict:
+        """Columns of the table `survival`."""
+        return {"edit": self.kind, "dose": self.dose}
+
+    @property
     def key(self) -> str:
         """Hash of all that determines the edit."""
         parts = [self.kind, self.dose]

@@ -177,9 +177,7 @@ def _edit_rows(survival, export, kind, edit: WeightEdit, plain: _Made, made: _Ma
                 for r in of_edit(survival.plain, own, made.grades)
                 if r["statistic"] == "removal_kept"
             )
-        from phasescope.survival.running import edit_columns
-
-        found.append(keys | edit_columns(edit) | verdicts.xs14(kept, behavior))
+        found.append(keys | edit.columns | verdicts.xs14(kept, behavior))
     return found
 
 

@@ -129,7 +129,7 @@ class Survival:
         """Behavior under an edit that was made at 16 bit."""
         own = self.at_16_bit[edit.key]
         rows = [*behavior.shares(found), *behavior.of_edit(self.plain, own, found)]
-        return [keys | edit_columns(edit) | row for row in [*rows, behavior.against(found, own)]]
+        return [keys | edit.columns | row for row in [*rows, behavior.against(found, own)]]
 
     def _through(self, form: Format, edits: list[WeightEdit]) -> list[dict]:
         measure = self._whole if self.subject.lm.is_organism else self._alone
@@ -166,7 +166,7 @@ class Survival:
             yield from self.tensor_rows(keys, edit, parts)
             if not made:
                 said = f"what {form.recipe} makes of single weights cannot be told"
-                yield keys | edit_columns(edit) | {"statistic": measuring.KEPT} | not_run(said)
+                yield keys | edit.columns | {"statistic": measuring.KEPT} | not_run(said)
 
     @cached_property
     def originals(self) -> dict[str, np.ndarray]:
@@ -194,12 +194,7 @@ class Survival:
         for statistic, values in found.items():
             mean = measuring.columns(measuring.mean_of(values))
             rows.append({"statistic": statistic, "n": len(values), **mean})
-        return [keys | edit_columns(edit) | row for row in rows]
-
-
-def edit_columns(edit: WeightEdit) -> dict:
-    """Columns that say which edit it is."""
-    return {"edit": edit.kind, "dose": edit.dose}
+        return [keys | edit.columns | row for row in rows]
 
 
 def not_run_row(reason: NotRun) -> dict:

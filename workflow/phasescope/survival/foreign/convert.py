@@ -1,8 +1,8 @@
 """llama.cpp's converter on a checkpoint: convert.py CHECKPOINT TARGET. Run in its environment.
 
 An organism's tokenizer has whole words as added tokens, which are matched before anything cuts the
-text. So it has no merges, without which llama.cpp loads no vocabulary, and any pre-tokenizer will do
-where the converter does not know it by its hash: it would stop.
+text. So it has no merges, without which llama.cpp loads no vocabulary; and any pre-tokenizer will
+do where the converter, which would stop, does not know it by its hash.
 """
 
 import sys
