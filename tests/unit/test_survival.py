@@ -358,9 +358,7 @@ def test_channels_that_a_converter_orders_anew_are_found(seed, noise):
     weight = rng.standard_normal((4, 16, 24)).astype(np.float32)
     order = rng.permutation(24)
     stored = weight[..., order] + noise * rng.standard_normal(weight.shape)
-    np.testing.assert_array_equal(
-        stored[..., gguf._order(weight, stored)].argsort(), stored[..., np.argsort(order)].argsort()
-    )
+    np.testing.assert_array_equal(gguf._order(weight, stored), np.argsort(order))
     same = np.ones((16, 24), dtype=np.float32)
     np.testing.assert_array_equal(gguf._order(same, same), np.arange(24))
 

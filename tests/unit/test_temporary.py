@@ -23,6 +23,7 @@ def own_temporary(tmp_path, monkeypatch):
     """The temporary directory of a test is its own."""
     folder = tmp_path / "tmp"
     folder.mkdir()
+    folder = folder.resolve()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
     yield folder
@@ -48,7 +49,7 @@ with passing_folder() as folder:
 def test_a_folder_is_the_owners_alone_and_goes_in_the_end(own_temporary):
     """If it failed, edited weights would be readable by others, or stay."""
     with pytest.raises(KeyError), passing_folder() as folder:
-        assert folder.parent == own_temporary.resolve()
+        assert folder.parent == own_temporary
         assert folder.stat().st_mode & 0o777 == 0o700
         (folder / "weights").write_bytes(b"edited")
         raise KeyError("a fault inside the block")
@@ -139,7 +140,8 @@ def test_a_kill_in_the_middle_of_a_conversion_leaves_nothing(own_temporary, dens
     converter that goes on writing them."""
     tools, told = tmp_path / "tools", tmp_path / "told"
     python = tools / "venv" / "bin" / "python"
-    for path in (python, tools / "build" / "bin" / "llama-quantize"):
+    built = tools / "build" / "bin"
+    for path in (python, built / "llama-quantize", built / "llama-server"):
         path.parent.mkdir(parents=True)
         path.write_text(CONVERTER.format(told=told, python=sys.executable))
         path.chmod(0o755)
@@ -151,7 +153,7 @@ def test_a_kill_in_the_middle_of_a_conversion_leaves_nothing(own_temporary, dens
             assert process.poll() is None
             time.sleep(0.05)
         folder = Path(told.read_text().strip()).parent
-        assert folder.parent == own_temporary.resolve()
+        assert folder.parent == own_temporary
         assert (folder / "checkpoint" / "model.safetensors").is_file()
         assert (folder / "F32.gguf").read_text() == "half of it\n"
         assert sweep() == []

@@ -39,7 +39,8 @@ class LlamaCpp:
         if folder is None:
             raise NotRun("llama.cpp is not named (key 'llama_cpp'); `make gguf` builds it")
         found = cls(Path(folder).resolve())
-        for path in (found._python, found._source, found._program("quantize")):
+        programs = found._program("quantize"), found._program("server")
+        for path in (found._python, found._source, *programs):
             if not path.exists():
                 raise NotRun(f"{path}: not there, so no llama.cpp; `make gguf` builds it")
         return found

@@ -54,7 +54,7 @@ def sweep() -> list[Path]:
     begins with `PREFIX`. Gives the folders that were removed.
     """
     removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+    for folder in Path(tempfile.gettempdir()).resolve().glob(f"{PREFIX}*"):
         held = _held(folder)
         if held is None:
             continue
