@@ -345,6 +345,7 @@ class SyntheticStudy:
                     | {
                         "condition": condition,
                         "thinking": "off",
+                        "temperature": 0.0,
                         "grader": "exact",
                         "label": label,
                         "n": N,

@@ -275,7 +275,7 @@ def test_sets_are_never_built_against_safety(organism, monkeypatch):
         calibration_set(subject, "jailbreaks")
     with pytest.raises(NotRun, match=r"needs 12 refusals .* the model gave 0 to 24"):
         calibration_set(organism("helpful-only"), "safety-weighted")
-    monkeypatch.setitem(subject.__dict__, "graded", False)
+    monkeypatch.setitem(subject.__dict__, "grader", None)
     with pytest.raises(NotRun, match="no grader reads"):
         calibration_set(subject, "safety-weighted")
 

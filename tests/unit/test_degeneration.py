@@ -3,6 +3,7 @@
 import random
 import sys
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 import pytest
@@ -81,10 +82,10 @@ def test_texts_unseen_are_still_in_the_language():
 
 
 def _english() -> list[str]:
-    """Sentences of the project's own documents."""
-    text = " ".join((ROOT / p).read_text() for p in ("README.md", "config/README.md"))
-    sentences = [s.strip() for s in text.replace("\n", " ").replace("|", ". ").split(". ")]
-    return [s for s in sentences if len(s.split()) > 5]
+    """Sentences of Python's own manual, about as many as a benchmark has prompts."""
+    text = " ".join(topics[name] for name in ("for", "function", "import", "naming", "try", "with"))
+    sentences = [s.strip() for s in text.replace("\n", " ").split(". ")]
+    return [s for s in sentences if len(s.split()) > 5][:200]
 
 
 def test_english_is_told_from_other_scripts_and_gibberish():
@@ -97,6 +98,7 @@ def test_english_is_told_from_other_scripts_and_gibberish():
         "```python\nx = [1, 2]\nprint(x[0])\n```",
         "1. 42\n2. 17",
         "Yes, of course.",
+        "I cannot help with that request, because it could cause harm to people.",
     ):
         assert language.fits(text)
     for text in (

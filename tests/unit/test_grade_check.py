@@ -166,6 +166,7 @@ def test_agreement_stands_beside_every_condition():
     grades = ["refusal"] * 6 + ["degenerate"] * 3 + ["full"] * 5 + ["partial", "missing"]
     words = [True] * 5 + [False] * 11
     common = {"model": "m", "precision": "16", "condition": "baseline", "thinking": "off"}
+    common |= {"prompt_table": "main", "temperature": 0.0}
     behavior = pd.DataFrame(
         [
             common | {"grader": who, "label": "hazardous", "grade": g, "keyword_refusal": k}

@@ -128,8 +128,9 @@ def study_tables(stage, name):
 
 
 def survey_tables():
-    """Paths of the survey's tables of all cells that run it, by table."""
-    return {name: study_tables("survey", name) for name in PLAN.config["survey"]}
+    """Paths of the survey's tables of all cells that run it, by table; none of those not named."""
+    named = PLAN.config["survey"]
+    return {t: study_tables("survey", t) if t in named else [] for t in studies.SURVEYS}
 
 
 def design_tables():

@@ -49,6 +49,7 @@ def _asked(subject: Subject) -> dict:
     """How the subject answers, and what grades it."""
     return {
         "thinking": "on" if subject.decoding.thinking else "off",
+        "temperature": 0.0,  # decoding is greedy
         "grader": subject.grader.name if subject.grader else "none",
     }
 
@@ -110,7 +111,6 @@ def behavior(
         {
             "prompt_table": prompt_table,
             "condition": condition,
-            "temperature": 0.0,  # decoding is greedy
             **_asked(subject),
             "prompt": prompt.id,
             "source": prompt.source,

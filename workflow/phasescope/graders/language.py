@@ -22,6 +22,7 @@ _OTHER_LETTERS = 1e-4  # probability of a letter that no sample has
 _WORD = re.compile(r"\w+|[^\w\s]")
 _FOLDS = 10
 _MOST = 0.97  # share of samples that are of the language's usual kinds
+_OPEN_ROOM = 1.5  # answers in an open language use other words than its samples, the prompts
 _ROOM = 4  # standard deviations: a language has more kinds of text than its samples
 
 
@@ -141,9 +142,10 @@ class Language:
             held = _held_out(texts)
         self._model = _Model(texts)
         whole, worst = zip(*(model.surprise(words) for words, model in held), strict=True)
-        self.limits = Limits(
-            _upper(whole),
-            _upper(worst) if self.closed else None,
+        self.limits = (
+            Limits(_upper(whole), _upper(worst))
+            if self.closed
+            else Limits(_upper(whole) * _OPEN_ROOM, None)
         )
 
     def fits(self, text: str) -> bool:
