@@ -142,7 +142,7 @@ def test_a_kill_in_the_middle_of_a_conversion_leaves_nothing(own_temporary, dens
     python = tools / "venv" / "bin" / "python"
     built = tools / "build" / "bin"
     for path in (python, built / "llama-quantize", built / "llama-server"):
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CONVERTER.format(told=told, python=sys.executable))
         path.chmod(0o755)
     (tools / "source").mkdir()
