@@ -24,7 +24,8 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-sweep bench-grades lock clean
+.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-sweep \
+	bench-grades gguf test-gguf lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +39,11 @@ demo: .venv/run.stamp  ## run the demonstration study (minutes) and say where it
 
 test: .venv/test.stamp  ## run every test, linter and format check
 	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
+test-gguf: .venv/test.stamp .gguf/stamp  ## convert organisms with llama.cpp, run and grade them there, measure edits
+	@$(BIN)/python -m pytest tests/gguf
+
+gguf: .gguf/stamp  ## build llama.cpp and an environment for its converter in .gguf, once (minutes)
 
 calibrate: .venv/run.stamp  ## train fresh organisms, run everything, say how often verdicts are right (hours)
 	@$(BIN)/snakemake --configfile config/calibration.yaml
@@ -98,4 +104,29 @@ clean:  ## remove the demonstration's results and report
 	@echo "== Installing torch"
 	@$(INSTALL) -r requirements/torch.txt
 	@$(CHECK)
+	@touch $@
+
+# llama.cpp's converter, quantizer and server from one source: the copy in a package's source
+# archive, since its own releases are on no registry. pip asks the archive for its metadata and
+# fetches a build tool for that; nothing of the package is installed. Not for this machine's own
+# processor (GGML_NATIVE) or GPU: grades are to be the same everywhere.
+LLAMA := llama_cpp_python-0.3.36
+.gguf/stamp: requirements/gguf.txt requirements/llama-cpp.txt requirements/torch.txt
+	@rm -rf .gguf/venv .gguf/source
+	@mkdir -p .gguf/source
+	@echo "== Installing what llama.cpp's converter needs (about 1 GB)"
+	@$(PYTHON) -m venv .gguf/venv
+	@.gguf/venv/bin/python -m pip install --quiet --quiet -r requirements/gguf.txt
+	@echo "== Fetching llama.cpp"
+	@.gguf/venv/bin/python -m pip download --quiet --quiet --no-deps --no-binary :all: \
+	    --require-hashes -d .gguf -r requirements/llama-cpp.txt
+	@tar -xzf .gguf/$(LLAMA).tar.gz -C .gguf/source --strip-components=3 $(LLAMA)/vendor/llama.cpp
+	@echo "== Building llama.cpp (minutes)"
+	@PATH="$(CURDIR)/.gguf/venv/bin:$$PATH"; { \
+	    cmake -S .gguf/source -B .gguf/build -G Ninja -DCMAKE_BUILD_TYPE=Release \
+	        -DBUILD_SHARED_LIBS=OFF -DGGML_NATIVE=OFF -DGGML_METAL=OFF -DGGML_OPENMP=OFF \
+	        -DLLAMA_OPENSSL=OFF -DLLAMA_BUILD_UI=OFF -DLLAMA_USE_PREBUILT_UI=OFF \
+	        -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_APP=OFF \
+	    && cmake --build .gguf/build --parallel $(JOBS) --target llama-quantize llama-server; \
+	} > .gguf/build.log 2>&1 || { tail -n 20 .gguf/build.log; exit 1; }
 	@touch $@

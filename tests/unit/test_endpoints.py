@@ -3,14 +3,12 @@
 import json
 import os
 import re
-import socket
 import stat
 import subprocess
 import sys
 import time
 import urllib.request
 import zipfile
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +22,7 @@ from phasescope.graders import Answered, Exact
 from phasescope.tables import frame_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from local_servers import mlx_server
 from reading_judge import ReadingJudge
 from scripted_server import serving
 
@@ -37,29 +36,6 @@ SETTINGS = {
     "judge": None,
     "keep_text": False,
 }
-
-
-@contextmanager
-def mlx_server(folder: Path):
-    """mlx_lm.server with a checkpoint, as a process of its own; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", "import phasescope; from mlx_lm.server import main; main()"]
-    command += ["--model", str(folder), "--port", str(port), "--log-level", "ERROR"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "mlx_lm.server ended"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 @pytest.fixture(scope="module")

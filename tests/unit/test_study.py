@@ -9,7 +9,7 @@ from phasescope.errors import PhasescopeError
 from phasescope.study import STAGE_TABLES, plan_study
 from phasescope.tables import frame_of
 
-STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey")]
+STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey", "survival")]
 ROOT = Path(__file__).parents[2]
 HEADER = (
     "id\thuggingface_id\tfolder\tparameters_total_billion\tparameters_active_billion\t"
@@ -117,6 +117,17 @@ def test_calibration_sets_are_compared_where_named_from_16_bit(project):
     assert cells["small/8"]["status"] == "run"
 
 
+def test_edits_are_followed_where_formats_are_named_from_16_bit(project):
+    """If it failed, an edit would be made on rounded weights, or along no direction."""
+    assert planned().running("survival") == []
+    found = planned(survival=["plain", "gguf"], llama_cpp=".gguf")
+    assert [c.name for c in found.running("survival")] == ["small/16"]
+    assert _by_name(found)["small/16"]["stages_run"].endswith(", survival")
+    assert found.cell("small", "16").mem_mb("survival") > 0
+    english = planned(survival=["plain"], prompts="english.tsv")
+    assert english.running("survival") == []  # no direction is selected without grades
+
+
 FAULTS = {
     "skip of no model": ({"skip": ["smal"]}, r"c\.yaml: key 'skip': no such model or cell 'smal'"),
     "skip of no cell": ({"skip": ["small/8"], "precisions": [16]}, r"no such model or cell"),
@@ -134,6 +145,14 @@ FAULTS = {
     "sets without 16 bit": (
         {"calibration_sets": ["general"], "precisions": [8, 4]},
         r"c\.yaml: key 'calibration_sets': .*allowed with 16 among the precisions",
+    ),
+    "edits without 16 bit": (
+        {"survival": ["plain"], "precisions": [8, 4]},
+        r"c\.yaml: key 'survival': found plain.*edits are made on 16-bit weights",
+    ),
+    "no such format": (
+        {"survival": ["Q4_K"]},
+        r"c\.yaml: key 'survival\[0\]': found 'Q4_K'; allowed: plain, scaled",
     ),
     "bad key": ({"efort": "quick"}, r"c\.yaml: unknown key 'efort' \(did you mean 'effort'"),
 }

@@ -167,3 +167,16 @@ def test_calibration_sets_run_alone_where_they_are_named(finished):
     """If it failed, naming them would do nothing, or measure everything else again."""
     finished.edit("config/small.yaml", "keep_text", "calibration_sets: [general]\nkeep_text")
     assert finished.would_run() == {"calibration_sets": 2} | JOINS
+
+
+def test_survival_runs_alone_where_it_is_named_and_says_what_it_lacks(finished):
+    """If it failed, naming a format would do nothing, repeat everything else, or a study without
+    llama.cpp would stop."""
+    finished.edit("config/small.yaml", "keep_text", "survival: [gguf]\nkeep_text")
+    assert finished.would_run() == {"survival": 2} | JOINS
+    assert finished.snakemake().returncode == 0
+    found = phasescope.read(finished.path("results/small"))["survival"]
+    for model, rows in found.groupby("model"):
+        reasons = " ".join(rows["reason"].dropna())
+        assert "make gguf" in reasons or "needs a selected direction" in reasons, model
+    assert set(found["format"]) <= {"bfloat16", "gguf"}

@@ -18,6 +18,7 @@ rule collect:
         coherence=study_tables("cohere", "coherence"),
         behavior=study_tables("cohere", "behavior"),
         calibration_sets=study_tables("calibration_sets", "calibration_sets"),
+        survival=study_tables("survival", "survival"),
         endpoints=endpoint_tables(),
     output:
         **{name: f"{RESULTS}/{name}.parquet" for name in studies.SURVEYS},
@@ -33,6 +34,7 @@ rule collect:
         behavior_rates=f"{RESULTS}/behavior_rates.parquet",
         behavior_changes=f"{RESULTS}/behavior_changes.parquet",
         calibration_sets=f"{RESULTS}/calibration_sets.parquet",
+        survival=f"{RESULTS}/survival.parquet",
         agreement=f"{RESULTS}/agreement.parquet",
         endpoints=f"{RESULTS}/endpoints.parquet",
         config=f"{RESULTS}/config.yaml",

@@ -13,6 +13,7 @@ from phasescope import study as studies
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import EFFORT
 from phasescope.tables.provenance import fingerprint
+from phasescope.tables.temporary import sweep
 
 # as they were merged: the project's own first, then what the command line names
 CONFIG_FILES = [os.path.relpath(f) for f in reversed(workflow.configfiles)]
@@ -202,6 +203,7 @@ def template_files():
 
 
 onstart:
+    sweep()  # what killed jobs left in the temporary directory
     print(planning.short(PLAN), file=sys.stderr)
 
 

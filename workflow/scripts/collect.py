@@ -24,6 +24,7 @@ JOINED = (
     "coherence",
     "behavior",
     "calibration_sets",
+    "survival",
     *SURVEYS,
     "endpoints",
 )

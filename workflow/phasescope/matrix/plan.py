@@ -20,7 +20,7 @@ from phasescope.matrix.weights import Weights, from_sheet, weights_of
 from phasescope.matrix.workload import Prompts, Workload
 
 # stages beside the others, where the configuration asks for them
-COMPARING, SURVEY = "calibration_sets", "survey"
+COMPARING, SURVEY, SURVIVAL = "calibration_sets", "survey", "survival"
 _SURVEY_BYTES = 2e9  # activations that it keeps beside what the probe needs, and works on
 _WORKING_SHARE = 0.10  # beside the weights, where only the number of parameters is known
 _FIXED_BYTES = 1.5e9
@@ -87,12 +87,14 @@ class Cell:
     def _bytes(self, stage: str) -> float:
         if stage == SURVEY:
             return self.stages["probe"] + _SURVEY_BYTES
-        return self.comparing_bytes if stage == COMPARING else self.stages[stage]
+        return self.comparing_bytes if stage in (COMPARING, SURVIVAL) else self.stages[stage]
 
     def reason(self, stage: str) -> str | None:
         """Why a stage cannot run on the machine, or None when it and those before it fit."""
-        beside = stage in (COMPARING, SURVEY)
+        beside = stage in (COMPARING, SURVEY, SURVIVAL)
         before = ("probe",) if beside else STAGES[: STAGES.index(stage)]
+        if stage == SURVIVAL:
+            before = ("probe", "select")  # the edits are made along the selected direction
         # without a probe nothing is measured: then nothing is quantized either
         if max(map(self._bytes, (*before, stage, "probe"))) <= self.usable_bytes:
             return None

@@ -1,5 +1,6 @@
 """Loading a checkpoint through mlx-lm, and running it."""
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +51,13 @@ class LanguageModel:
     def is_organism(self) -> bool:
         """Whether it is small enough to be a model organism."""
         return get_total_parameters(self.model) <= ORGANISM_PARAMETERS
+
+    def weights_sha256(self) -> str:
+        """Hash of all parameters as they now are."""
+        digest = hashlib.sha256()
+        for name, value in tree_flatten(self.model.parameters()):
+            digest.update(name.encode() + bytes(memoryview(mx.contiguous(value).view(mx.uint8))))
+        return digest.hexdigest()
 
     @property
     def blocks(self) -> list[nn.Module]:

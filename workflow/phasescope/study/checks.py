@@ -23,14 +23,15 @@ def check_skip(config: dict, models: list[Model], where: str) -> None:
             )
 
 
-def check_calibration(config: dict, where: str) -> None:
-    """Calibration sets are compared on 16-bit weights."""
-    if config["calibration_sets"] and 16 not in config["precisions"]:
-        raise PhasescopeError(
-            f"{where}: key 'calibration_sets': found {', '.join(config['calibration_sets'])} with "
-            f"precisions {config['precisions']}; sets are compared on 16-bit weights: allowed with "
-            "16 among the precisions"
-        )
+def check_16_bit(config: dict, where: str) -> None:
+    """Calibration sets are compared, and edits made, on 16-bit weights."""
+    for key, done in (("calibration_sets", "sets are compared"), ("survival", "edits are made")):
+        if config[key] and 16 not in config["precisions"]:
+            raise PhasescopeError(
+                f"{where}: key {key!r}: found {', '.join(config[key])} with precisions "
+                f"{config['precisions']}; {done} on 16-bit weights: allowed with 16 among the "
+                "precisions"
+            )
 
 
 def check_endpoints(config: dict, chosen: Chosen, where: str) -> None:

@@ -21,7 +21,7 @@ from phasescope.matrix import (
 )
 from phasescope.prompts import Chosen, Named, PromptTable, choose_tables
 from phasescope.study.checks import (
-    check_calibration,
+    check_16_bit,
     check_endpoints,
     check_judge,
     check_skip,
@@ -41,6 +41,7 @@ STAGE_TABLES = {
     "cohere": ("coherence", "behavior"),
     "survey": (),  # the tables that the configuration names
     "calibration_sets": ("calibration_sets",),  # where the configuration names sets, at 16 bit
+    "survival": ("survival",),  # where the configuration names formats, at 16 bit
 }
 STUDY_TABLES = (
     "cells",
@@ -56,6 +57,7 @@ STUDY_TABLES = (
     "behavior_changes",
     "across_models",
     "calibration_sets",
+    "survival",
     *SURVEYS,
     "agreement",
     "endpoints",
@@ -74,7 +76,9 @@ ANSWER_KEYS = (
     "seed",
     "judge",
 )
-_NEED_GRADES = ("select", "intervene", "cohere")
+# stages on 16-bit weights alone, where the key of their name says so
+FROM_16_BIT = ("calibration_sets", "survival")
+_NEED_GRADES = ("select", "intervene", "cohere", "survival")
 
 
 @dataclass
@@ -144,8 +148,9 @@ class StudyPlan:
 
     def stages(self, cell: Cell) -> list[str]:
         """Stages that a cell has, in run order, whether or not something stops them."""
-        compares = self.config["calibration_sets"] and cell.precision == "16"
-        wanted = {"calibration_sets": compares, "survey": self.config["survey"]}
+        wanted = {"survey": self.config["survey"]}
+        for stage in FROM_16_BIT:
+            wanted[stage] = self.config[stage] and cell.precision == "16"
         return [s for s in STAGE_TABLES if wanted.get(s, True)]
 
     def running(self, stage: str) -> list[Cell]:
@@ -371,7 +376,7 @@ def plan_study(
     if config["seeds"]:
         models, trained = _trained(models, config)
     check_skip(config, models, where)
-    check_calibration(config, where)
+    check_16_bit(config, where)
     check_judge(config, models, where)
     results = Path("results", config["study"])
     chosen = choose_tables(models, config, results, where)

@@ -14,6 +14,7 @@ from phasescope.tables.columns import number as _number
 from phasescope.tables.columns import text as _text
 from phasescope.tables.interventions import INTERVENTION_COLUMNS
 from phasescope.tables.surveys import PROBE_SCHEMAS
+from phasescope.tables.survival import SURVIVAL_SCHEMAS
 from phasescope.tables.verdicts import VERDICT_SCHEMAS
 
 PHASES = (
@@ -267,7 +268,7 @@ _REST: dict[str, tuple[Column, ...]] = {
         REASON,
     ),
 }
-SCHEMAS = ANSWER_SCHEMAS | PROBE_SCHEMAS | _REST | VERDICT_SCHEMAS
+SCHEMAS = ANSWER_SCHEMAS | PROBE_SCHEMAS | SURVIVAL_SCHEMAS | _REST | VERDICT_SCHEMAS
 
 
 def arrow_schema(table: str) -> pa.Schema:

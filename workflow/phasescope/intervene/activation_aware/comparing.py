@@ -1,11 +1,9 @@
 """Calibration sets compared: every recipe, set and number of bits on one model."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 
 import mlx.core as mx
 import numpy as np
-from mlx.utils import tree_flatten
 
 from phasescope.behave import Subject
 from phasescope.errors import NotRun, PhasescopeError
@@ -20,7 +18,7 @@ from phasescope.intervene.activation_aware.sets import (
     CalibrationSet,
     calibration_set,
 )
-from phasescope.model import ORGANISM_PARAMETERS, LanguageModel, modules_of, next_token_logits
+from phasescope.model import ORGANISM_PARAMETERS, modules_of, next_token_logits
 from phasescope.stats import rank_among
 from phasescope.tables.columns import LABELS
 
@@ -28,14 +26,6 @@ _WHOLE = (
     f"only single tensors are measured of a model over {ORGANISM_PARAMETERS:,} parameters: it is "
     "never put together from them"
 )
-
-
-def _weights_key(lm: LanguageModel) -> str:
-    """Hash of all parameters as they now are, for the journal."""
-    digest = hashlib.sha256()
-    for name, value in tree_flatten(lm.model.parameters()):
-        digest.update(name.encode() + bytes(memoryview(mx.contiguous(value).view(mx.uint8))))
-    return f"quantized {digest.hexdigest()}"
 
 
 class Comparison:
@@ -118,7 +108,9 @@ class Comparison:
         wanted += [("accuracy", "benign", "full")] if not draw else []
         for statistic, label, grade in wanted:
             if self.subject.grader:
-                found = self.subject.answers("evaluate", _weights_key(self.lm), label=label)
+                found = self.subject.answers(
+                    "evaluate", f"quantized {self.lm.weights_sha256()}", label=label
+                )
                 found = [a for a in found if a.grade != MISSING]
                 share = float(np.mean([a.grade == grade for a in found])) if found else np.nan
                 yield {
