@@ -56,6 +56,8 @@ def mlx_server(folder: Path):
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            pytest.fail("mlx_lm.server never answered")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()
@@ -179,8 +181,9 @@ def test_a_killed_process_asks_nothing_again(tmp_path, prompts_path):
     def script(body):
         state["n"] = state.get("n", 0) + 1
         if state["n"] == 11 and "process" in state:
-            state.pop("process").kill()
-            time.sleep(1)
+            process = state.pop("process")
+            process.kill()
+            process.wait()  # dead before it could read this reply
         return "sure : a b c ."
 
     with serving(script) as server:
