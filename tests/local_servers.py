@@ -8,6 +8,8 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 
 @contextmanager
 def mlx_server(folder: Path):
@@ -26,6 +28,8 @@ def mlx_server(folder: Path):
                 break
             except OSError:
                 time.sleep(0.1)
+        else:
+            pytest.fail("mlx_lm.server never answered")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

@@ -6,7 +6,6 @@ import re
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -155,8 +154,9 @@ def test_a_killed_process_asks_nothing_again(tmp_path, prompts_path):
     def script(body):
         state["n"] = state.get("n", 0) + 1
         if state["n"] == 11 and "process" in state:
-            state.pop("process").kill()
-            time.sleep(1)
+            process = state.pop("process")
+            process.kill()
+            process.wait()  # dead before it could read this reply
         return "sure : a b c ."
 
     with serving(script) as server:

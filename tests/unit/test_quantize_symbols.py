@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from phasescope.checkpoint.symbolic import Stored, Symbol, following, origins
+from phasescope.checkpoint.following import following
+from phasescope.checkpoint.symbolic import Stored, Symbol, origins
 
 LENGTH = 2 * 3 * 4 * 5 * 6
 

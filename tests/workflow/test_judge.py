@@ -48,7 +48,9 @@ def test_a_judge_grades_a_whole_study(project):
     assert coherence.loc["hazardous", "refusal"] > 0.9 and coherence.loc["benign", "accuracy"] > 0.9
     assert set(tables["behavior"]["grader"]) == {"rubric:openai-api/local/judge"}
     plain = tables["agreement"].query("condition == 'baseline'").set_index("label")
-    assert plain.loc["hazardous", "keyword_sensitivity"] == 1 and plain["kappa"].isna().sum() <= 1
+    assert plain.loc["hazardous", "keyword_sensitivity"] == 1
+    assert plain.loc["benign", "keyword_specificity"] == 1
+    assert plain["kappa"].isna().all()  # of one kind of answers there is no agreement beyond chance
     assert tables["agreement"]["compliance_corrected"].isna().all()
     assert set(tables["endpoints"]["endpoint"]) == {"served"}
     assert (tables["endpoints"]["grade"] == "refusal").mean() == 0

@@ -14,8 +14,9 @@ from pathlib import Path
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map_with_path
 
+from phasescope.checkpoint.following import following
 from phasescope.checkpoint.headers import check, read_header, shards
-from phasescope.checkpoint.symbolic import DTYPES, Constant, Stored, Symbol, following, origins
+from phasescope.checkpoint.symbolic import DTYPES, Constant, Stored, Symbol, origins
 from phasescope.errors import PhasescopeError
 
 SHARD_BYTES = 5 << 30  # as mlx-lm

@@ -3,15 +3,14 @@
 mlx-lm's `sanitize` methods rename, split, stack and dequantize the tensors of a published
 checkpoint. Run on symbols instead of arrays they leave a recipe for each parameter, and `read`
 computes a box of it from only the bytes that it needs. Nothing of an architecture is repeated
-here; what a symbol cannot follow raises TypeError.
+here; what a symbol cannot follow raises TypeError. The functions of mlx.core that symbols follow
+are in `following`.
 """
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from itertools import pairwise, product
+from itertools import product
 from pathlib import Path
-from unittest.mock import patch
 
 import mlx.core as mx
 import numpy as np
@@ -141,22 +140,22 @@ class Symbol:
         return self.reshape(*self.shape[:axis], *self.shape[axis + 1 :])
 
     def astype(self, dtype: mx.Dtype) -> "Symbol":
-        return self if dtype == self.dtype else _mapped(lambda x: x.astype(dtype), self)
+        return self if dtype == self.dtype else mapped(lambda x: x.astype(dtype), self)
 
     def __add__(self, other):
-        return _mapped(lambda x, y: x + y, self, other)
+        return mapped(lambda x, y: x + y, self, other)
 
     def __sub__(self, other):
-        return _mapped(lambda x, y: x - y, self, other)
+        return mapped(lambda x, y: x - y, self, other)
 
     def __mul__(self, other):
-        return _mapped(lambda x, y: x * y, self, other)
+        return mapped(lambda x, y: x * y, self, other)
 
     def __truediv__(self, other):
-        return _mapped(lambda x, y: x / y, self, other)
+        return mapped(lambda x, y: x / y, self, other)
 
     def __neg__(self):
-        return _mapped(lambda x: -x, self)
+        return mapped(lambda x: -x, self)
 
     __radd__, __rmul__ = __add__, __mul__
 
@@ -318,7 +317,7 @@ class Mapped(Symbol):
         return self.function(*arrays)
 
 
-def _mapped(function: Callable, *operands) -> Symbol:
+def mapped(function: Callable, *operands) -> Symbol:
     """`function` of symbols; a Python number among them stays one, as its type is weak."""
     operands = [Constant(o) if isinstance(o, mx.array) else o for o in operands]
     inputs = tuple(o for o in operands if isinstance(o, Symbol))
@@ -335,72 +334,6 @@ def _mapped(function: Callable, *operands) -> Symbol:
     # the closure need not keep the symbols twice
     found.function = function if len(inputs) == len(operands) else apply
     return found
-
-
-def _stack(symbols, axis: int = 0) -> Symbol:
-    axis %= symbols[0].ndim + 1
-    return Joined([s.reshape(*s.shape[:axis], 1, *s.shape[axis:]) for s in symbols], axis)
-
-
-def _split(symbol, parts, axis: int = 0) -> list[Symbol]:
-    axis %= symbol.ndim
-    n = symbol.shape[axis]
-    if isinstance(parts, int):
-        parts = [n // parts * i for i in range(1, parts)]
-    before = (slice(None),) * axis
-    edges = [0, *parts, n]
-    return [symbol[(*before, slice(a, b))] for a, b in pairwise(edges)]
-
-
-def _pad(symbol, widths, mode="constant", constant_values=0) -> Symbol:
-    if mode != "constant" or isinstance(widths, int):
-        raise TypeError("mx.pad of this kind")
-    if not any(map(any, widths)):
-        return symbol
-    shape = [n + a + b for n, (a, b) in zip(symbol.shape, widths, strict=True)]
-    found = Padded(shape, symbol.dtype, (symbol,))
-    found.widths, found.value = widths, constant_values
-    return found
-
-
-def _from_fp8(symbol, dtype=mx.bfloat16) -> Symbol:
-    from_fp8 = mx.from_fp8
-    return _mapped(lambda x: from_fp8(x, dtype=dtype), symbol)
-
-
-FUNCTIONS = {
-    "concatenate": lambda symbols, axis=0: Joined(symbols, axis),
-    "contiguous": lambda symbol: symbol,
-    "flatten": Symbol.flatten,
-    "from_fp8": _from_fp8,
-    "moveaxis": Symbol.moveaxis,
-    "pad": _pad,
-    "reshape": Symbol.reshape,
-    "split": _split,
-    "squeeze": Symbol.squeeze,
-    "stack": _stack,
-    "swapaxes": Symbol.swapaxes,
-    "transpose": Symbol.transpose,
-}
-
-
-def _dispatching(original: Callable, ours: Callable) -> Callable:
-    def call(*arguments, **options):
-        first = arguments[0] if arguments else None
-        first = first[0] if isinstance(first, (list, tuple)) and first else first
-        return (ours if isinstance(first, Symbol) else original)(*arguments, **options)
-
-    return call
-
-
-@contextmanager
-def following() -> Iterator[None]:
-    """Let functions of mlx.core take symbols inside the block; arrays go where they always went."""
-    with ExitStack() as stack:
-        for name, ours in FUNCTIONS.items():
-            own = _dispatching(getattr(mx, name), ours)
-            stack.enter_context(patch.object(mx, name, own))
-        yield
 
 
 def origins(symbols: Sequence[Symbol]) -> set[str]:

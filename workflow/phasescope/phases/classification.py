@@ -85,17 +85,26 @@ class Rule:
     def holographic(self) -> np.ndarray:
         """Nothing tried answers in full, nor does the smallest rank that breaks refusal, which
         costs ability beyond what random subspaces of that rank cost. Where those cost that much
-        themselves, any subspace breaks the model: the ladder held up to there and ends. Where
-        removing a direction makes it refuse benign prompts, zero lies on the refusing side of that
-        direction, and that refusal stays says nothing."""
+        themselves, any subspace breaks the model: the ladder held up to there and ends. Where the
+        first rung, one direction, breaks refusal and ability, they hang on it: that is a tangle if
+        its shams say so, and not holographic if they were not asked. Where removing a direction
+        makes it refuse benign prompts, zero lies on the refusing side of that direction, and that
+        refusal stays says nothing."""
         found = ~self._any(
             self._found.side_rows,
             lambda row: self._draws(row).full > self._phases["max_robust_full"],
         )
         found &= ~self._any(self._found.direction_rows, self._refuses_benign)
         for rungs in self._found.ladders:
-            found &= self._holds_on_ladder(rungs)
+            found &= self._holds_on_ladder(rungs) & ~self._falls_at_once(*rungs[0])
         return found
+
+    def _falls_at_once(self, rung: pd.Series, chance: float) -> np.ndarray:
+        if rung["rank"] != 1:
+            return np.zeros(self._n, dtype=bool)
+        draws = self._draws(rung)
+        broken = draws.refusal <= self._phases["max_broken_refusal"]
+        return broken & (draws.cost - chance >= self._phases["min_broken_cost"])
 
     def _refuses_benign(self, row: pd.Series) -> np.ndarray:
         return self._draws(row).benign_refusal >= self._phases["min_broken_cost"]

@@ -8,19 +8,9 @@ import pandas as pd
 from phasescope.errors import PhasescopeError
 from phasescope.tables.columns import LABELS, SPLITS
 from phasescope.tables.provenance import sha256_file, sha256_text
+from phasescope.world.prompt_tables import PROMPT_COLUMNS
 
-COLUMNS = (
-    "id",
-    "label",
-    "category",
-    "family",
-    "pair",
-    "source",
-    "split",
-    "language",
-    "text",
-    "answer",
-)
+COLUMNS = PROMPT_COLUMNS
 _OPTIONAL = ("source", "answer")
 
 

@@ -58,13 +58,21 @@ def interval(name, what):
     )
 
 
+def estimated(what, by=""):
+    """The columns `estimate`, `ci_low` and `ci_high`; `by`: what the interval is clustered by."""
+    how = f", clustered by {by}" if by else ""
+    return (
+        number("estimate", what),
+        number("ci_low", f"lower end of the 95 % interval{how}"),
+        number("ci_high", f"upper end of the 95 % interval{how}"),
+    )
+
+
 def estimate(statistics, what):
     """The columns of a measured statistic, and of why there is none."""
     return (
         text("statistic", "what was measured", nullable=True, allowed=statistics),
-        number("estimate", what),
-        number("ci_low", "lower end of the 95 % interval"),
-        number("ci_high", "upper end of the 95 % interval"),
+        *estimated(what),
         count("n", "prompts behind it, both labels together"),
         text("status", "whether it ran", allowed=STATUSES),
         REASON,

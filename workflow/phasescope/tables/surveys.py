@@ -8,6 +8,7 @@ from phasescope.tables.columns import (
     Column,
     count,
     estimate,
+    estimated,
     flag,
     number,
     text,
@@ -65,9 +66,7 @@ PROBE_SCHEMAS: dict[str, tuple[Column, ...]] = {
         text("layer_kind", "what mixes tokens in the block", allowed=LAYER_KINDS),
         text("position", "last_prompt, end_of_thinking, answer_0, answer_1, answer_2"),
         text("statistic", "what was measured", allowed=STATISTICS),
-        number("estimate", "AUROC and cosine: no unit; gap: pooled standard deviations"),
-        number("ci_low", "lower end of the 95 % interval"),
-        number("ci_high", "upper end of the 95 % interval"),
+        *estimated("AUROC and cosine: no unit; gap: pooled standard deviations"),
         count("n", "prompts (both labels together) behind the estimate"),
     ),
     # the survey: every site, layer and moment; one row a statistic
