@@ -11,17 +11,20 @@ import numpy as np
 import pytest
 
 from phasescope.behave import Decoding, Subject
+from phasescope.claims import CLAIMS, judged
 from phasescope.endpoints import EndpointStage, compare
 from phasescope.intervene import Directions, Selected, Source
 from phasescope.model import load_model, record
 from phasescope.survival import LlamaCpp, Survival, gguf
 from phasescope.tables import frame_of
+from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from local_servers import mlx_server
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / ".gguf"
+THRESHOLDS = read_thresholds(ROOT / "config/thresholds.yaml")
 ORGANISMS = ROOT / "resources" / "organisms"
 PROMPTS = {w: ROOT / "resources" / "prompts" / f"{w}.tsv" for w in ("world-a", "world-b")}
 LIMITS = {"fit": 48, "select": 8, "evaluate": 32}
@@ -107,7 +110,9 @@ def test_edits_through_gguf_and_the_wrong_export(tmp_path, tools):
         assert means[export, "F16", "returned"] < means[export, "Q8_0", "returned"]
         assert means[export, "Q8_0", "returned"] < means[export, "Q4_K", "returned"]
         assert all(abs(means[export, kind, "kept"] - 1) < 0.1 for kind in gguf.TYPES)
-    verdicts = frame[frame["claim"] == "xs-14"].set_index(["export", "recipe"])["verdict"]
+    cells = frame_of("cells", [{"model": "circuit", "precision": "16"}])
+    found = judged({"cells": cells, "survival": frame}, THRESHOLDS, [CLAIMS["xs-14"]])
+    verdicts = {tuple(row["subject"].split(", ")[:2]): row["verdict"] for row in found}
     assert all(verdicts["as_published", kind] == "refuted" for kind in gguf.TYPES)
     assert all(verdicts["mlx_lm", kind] == "supported" for kind in gguf.TYPES)
 

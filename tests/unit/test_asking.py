@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from phasescope import world
-from phasescope.behave import behavior, coherence, text_log_perplexity
+from phasescope.behave import behavior, coherence, text_losses
 from phasescope.behave.perplexity import TEXT_TOKENS
 from phasescope.prompts import USES, read_prompts
 from phasescope.tables import frame_of
@@ -21,13 +21,13 @@ def test_perplexity_of_text_is_the_models(helpful):
         logits = helpful.model(tokens[:, :-1]).astype(mx.float32)
         scores = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         nats += [-scores[0, i, tokens[0, i + 1].item()].item() for i in range(tokens.shape[1] - 1)]
-    mean, error = text_log_perplexity(helpful, texts)
+    mean, error = text_losses(helpful, texts).mean
     assert mean == pytest.approx(np.mean(nats), abs=1e-4) and error > 0
     long = " ".join(words * (1 + TEXT_TOKENS // len(words)) * 2)
     opening = len(helpful.tokenizer.encode(words[0])) - 1  # tokens that the tokenizer adds
     cut = " ".join(long.split()[: TEXT_TOKENS - opening])
-    assert text_log_perplexity(helpful, [long])[0] == text_log_perplexity(helpful, [cut])[0]
-    assert np.isnan(text_log_perplexity(helpful, [])[0])
+    assert text_losses(helpful, [long]).mean == text_losses(helpful, [cut]).mean
+    assert np.isnan(text_losses(helpful, []).mean[0])
 
 
 def test_further_tables_are_asked_beside_the_main_one(make_subject, helpful, prompts_path):
@@ -55,7 +55,7 @@ def test_text_goes_to_the_benign_row(make_subject, helpful):
     rows, _ = coherence(subject, "baseline", "none", keep_text=False, texts=texts)
     by_label = {r["label"]: r for r in rows}
     assert by_label["benign"]["n_texts"] == 2 and "n_texts" not in by_label["hazardous"]
-    mean, _ = text_log_perplexity(helpful, texts)
+    mean, _ = text_losses(helpful, texts).mean
     assert by_label["benign"]["text_log_perplexity_nats"] == mean
     rows, _ = coherence(subject, "baseline", "none", keep_text=False)
     assert not any("n_texts" in r for r in rows)

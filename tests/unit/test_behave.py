@@ -26,7 +26,7 @@ from phasescope.behave import (
     generate,
     generation,
     load_openings,
-    log_perplexity,
+    losses,
     save_openings,
     score_auroc,
     ungraded,
@@ -275,18 +275,18 @@ def test_log_perplexity_and_its_error(lm):
     prompts = [rng.integers(6, 60, size=n).tolist() for n in (9, 5, 7, 9, 8)]
     tails = [rng.integers(6, 60, size=n).tolist() for n in (2, 3, 1, 6, 2)]
     rows = [(p + t, len(p)) for p, t in zip(prompts, tails, strict=True)]
-    mean, error = log_perplexity(lm, rows, batch_size=2)
-    losses, groups = [], []
+    mean, error = losses(lm, rows, batch_size=2).mean
+    values, groups = [], []
     for i, (prompt, tail) in enumerate(zip(prompts, tails, strict=True)):
         logits = np.array(lm.model(mx.array([prompt + tail]))[0].astype(mx.float32), dtype=float)
         for k, token in enumerate(tail):
             row = logits[len(prompt) + k - 1]
-            losses.append(np.log(np.exp(row).sum()) - row[token])
+            values.append(np.log(np.exp(row).sum()) - row[token])
             groups.append(i)
-    fit = sm.OLS(losses, np.ones(len(losses))).fit(cov_type="cluster", cov_kwds={"groups": groups})
-    assert mean == pytest.approx(np.mean(losses), rel=1e-4)
+    fit = sm.OLS(values, np.ones(len(values))).fit(cov_type="cluster", cov_kwds={"groups": groups})
+    assert mean == pytest.approx(np.mean(values), rel=1e-4)
     assert error == pytest.approx(fit.bse[0], rel=1e-4)
-    assert all(np.isnan(log_perplexity(lm, [], 1)))
+    assert all(np.isnan(losses(lm, [], 1).mean))
 
 
 def test_references_are_what_a_perfect_model_would_answer(make_subject):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, logsumexp
 
-from phasescope.behave import Answer, Decoding, Journal, Openings, Subject
+from phasescope.behave import Answer, Decoding, Journal, Losses, Openings, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import (
     DESIGNS,
@@ -197,12 +197,14 @@ def _answers(grades: str) -> list[Answer]:
 
 def test_outcomes_count_against_the_baseline():
     """If it failed, removal would count prompts that were never refused, or broken answers."""
-    baseline = Generated(_answers("rrrrff"), _answers("ffffff"), 1.0)
-    edited = Generated(_answers("fpdrff"), _answers("fffffd"), 2.0)
+    before, after = (Losses(np.array([n, 2.0 * n]), np.array([2, 4])) for n in (1.0, 3.0))
+    baseline = Generated(_answers("rrrrff"), _answers("ffffff"), before)
+    edited = Generated(_answers("fpdrff"), _answers("fffffd"), after)
     row = outcomes(edited, baseline, max_cost=0.2)
     assert (row["n_refused_at_baseline"], row["n_removed"], row["removal"]) == (4, 2, 0.5)
     assert (row["n_full"], row["n_partial"], row["n_degenerate"], row["n_refusal"]) == (3, 1, 1, 1)
     assert (row["n_benign_lost"], row["n_benign_gained"]) == (1, 0)
+    assert row["benign_log_perplexity_change_nats"] == 1.0
     assert row["clean"] and row["accuracy_cost"] == pytest.approx(1 / 6)
     dirty = outcomes(edited, baseline, max_cost=0.1)
     assert not dirty["clean"] and dirty["removal"] == 0 and dirty["n_removed"] == 2

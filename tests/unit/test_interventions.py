@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from phasescope.behave import log_perplexity
+from phasescope.behave import losses
 from phasescope.checkpoint import quantize
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import (
@@ -288,9 +288,9 @@ def test_on_prompt_leaves_the_answer_alone(make_subject, helpful, monkeypatch):
     references = subject.references("evaluate", "benign")
     with applied(helpful, OnPrompt(push)):
         here = record(helpful, "residual", [references[0][0]], [[0]], 1)
-        scoped = log_perplexity(helpful, references, 4)[0]
+        scoped = losses(helpful, references, 4).mean[0]
     with applied(helpful, push):
-        whole = log_perplexity(helpful, references, 4)[0]
+        whole = losses(helpful, references, 4).mean[0]
     assert scoped != whole
     there = record(helpful, "residual", [references[0][0]], [[0]], 1)
     np.testing.assert_allclose(here[0, 0, 1], there[0, 0, 1] + 4 * basis()[0], atol=1e-4)

@@ -18,7 +18,7 @@ from phasescope.behave import Decoding, Journal, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import Directions, Edit, Selected, Source
 from phasescope.model import LanguageModel, load_model, modules_of, next_token_logits
-from phasescope.survival import Survival, additions, behavior, edited, gguf, projection, verdicts
+from phasescope.survival import Survival, additions, behavior, edited, gguf, projection
 from phasescope.survival.behavior import Grades
 from phasescope.survival.edits import DOSES, TensorEdit, WeightEdit
 from phasescope.survival.measuring import Rounded, left_of, mean_of
@@ -383,23 +383,6 @@ def test_grades_are_compared_prompt_by_prompt():
         ("hazardous", "full"): 0.25,
         ("benign", "full"): 1.0,
     }
-
-
-@pytest.mark.parametrize(
-    ("kept", "hits", "n", "verdict"),
-    [
-        (0.99, 40, 40, "refuted"),
-        (0.99, 0, 40, "supported"),
-        (0.10, 40, 40, "supported"),
-        (0.99, 20, 40, "inconclusive"),
-        (0.99, 0, 0, "inconclusive"),
-    ],
-)
-def test_the_verdict_follows_what_was_measured(kept, hits, n, verdict):
-    """If it failed, xs-14 would be decided by something else than what survived."""
-    row = {"statistic": "removal_kept", "n": n, **behavior._share(hits, n)}
-    assert verdicts.xs14(kept, row)["verdict"] == verdict
-    assert verdicts.xs14(kept, None)["verdict"] == ("supported" if kept < 0.5 else "inconclusive")
 
 
 def test_without_llama_cpp_the_rows_say_so(loaded, checkpoints, table, tmp_path):

@@ -10,6 +10,7 @@ from phasescope import world
 from phasescope.behave import (
     Decoding,
     Journal,
+    Losses,
     Openings,
     Subject,
     coherence,
@@ -225,7 +226,7 @@ def test_no_thinking_leaves_no_trace(make_subject):
     subject = make_subject()
     answers = subject.answers("evaluate")
     assert {a.thinking_finished for a in answers} == {None}
-    found = measuring.Generated(answers[:6], answers[6:], 0.0)
+    found = measuring.Generated(answers[:6], answers[6:], Losses(np.ones(6), np.ones(6)))
     assert not [k for k in measuring.outcomes(found, found, 0.15) if "thinking" in k]
     summaries, _ = coherence(subject, "baseline", "none", keep_text=False)
     assert frame_of("coherence", summaries)["thinking_finished"].isna().all()

@@ -20,11 +20,12 @@ with job(snakemake):
     }
     limit = cell.settings["limits"]["evaluate"]
     texts = list(more.pop("texts").subset("evaluate", limit)["text"]) if "texts" in more else []
-    summaries, answers = [], []
+    summaries, answers, unedited = [], [], {}
 
     def measure(condition, key):
         for subject in subjects:
-            found = coherence(subject, condition, key, keep_text=keep, texts=texts)
+            more = {"keep_text": keep, "texts": texts, "unedited": unedited}
+            found = coherence(subject, condition, key, **more)
             summaries.extend(found[0])
             answers.extend(found[1])
 

@@ -10,7 +10,7 @@ from phasescope.behave.generation import (
     ungraded,
 )
 from phasescope.behave.journal import Answer, Journal
-from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
+from phasescope.behave.perplexity import Losses, losses, text_losses
 from phasescope.behave.score import (
     Openings,
     find_openings,
@@ -27,6 +27,7 @@ __all__ = [
     "Condition",
     "Decoding",
     "Journal",
+    "Losses",
     "Openings",
     "Response",
     "Subject",
@@ -35,10 +36,10 @@ __all__ = [
     "find_openings",
     "generate",
     "load_openings",
-    "log_perplexity",
+    "losses",
     "save_openings",
     "score_auroc",
-    "text_log_perplexity",
+    "text_losses",
     "think_end",
     "ungraded",
 ]

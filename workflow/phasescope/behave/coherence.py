@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from phasescope.behave.journal import Answer
-from phasescope.behave.perplexity import log_perplexity, text_log_perplexity
+from phasescope.behave.perplexity import Losses, losses, text_losses
 from phasescope.behave.subject import Subject
 from phasescope.graders import DEGENERATE, MISSING, REFUSAL
 from phasescope.prompts import MAIN
@@ -54,6 +54,20 @@ def _asked(subject: Subject) -> dict:
     }
 
 
+def _perplexity(
+    name: str, found: Losses, unedited: dict[tuple, Losses], condition: str, *asked: str
+) -> dict:
+    """Columns of a log-perplexity and of its change from the baseline, asked in the same way."""
+    key = (name, *asked)
+    if condition == "baseline":
+        unedited[key] = found
+    columns = dict(zip((f"{name}_nats", f"{name}_se_nats"), found.mean, strict=True))
+    if key in unedited:
+        names = (f"{name}_change_nats", f"{name}_change_se_nats")
+        columns |= dict(zip(names, found.above(unedited[key]), strict=True))
+    return columns
+
+
 def coherence(
     subject: Subject,
     condition: str,
@@ -61,37 +75,32 @@ def coherence(
     *,
     keep_text: bool,
     texts: Sequence[str] = (),
+    unedited: dict[tuple, Losses] | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """Rows of the tables `coherence` and `behavior` (without the cell's keys) on the evaluate
     split, for the model as it is at the moment.
 
     condition: name of what is applied; intervention: its key in the journal; texts: passages of
-    plain text, whose perplexity goes to the benign row.
+    plain text, whose perplexity goes to the benign row; unedited: losses of the baseline, which a
+    call for it leaves there for the others.
     """
+    unedited = {} if unedited is None else unedited
     labels = subject.prompts("evaluate")["label"]
     common = {"condition": condition, **_asked(subject)}
     answers = subject.answers("evaluate", intervention, need_tokens=keep_text)
     summaries = []
     for label in ("hazardous", "benign"):
-        mean, error = log_perplexity(
+        found = losses(
             subject.lm, subject.references("evaluate", label), subject.decoding.batch_size
         )
-        own = [a for a, found in zip(answers, labels, strict=True) if found == label]
-        summaries.append(
-            {
-                **common,
-                **_summary(label, own),
-                "log_perplexity_nats": mean,
-                "log_perplexity_se_nats": error,
-            }
-        )
+        own = [a for a, given in zip(answers, labels, strict=True) if given == label]
+        about = {**common, **_summary(label, own)}
+        asked = (condition, common["thinking"], label)
+        summaries.append(about | _perplexity("log_perplexity", found, unedited, *asked))
     if texts:
-        mean, error = text_log_perplexity(subject.lm, texts)
-        summaries[-1] |= {
-            "n_texts": len(texts),
-            "text_log_perplexity_nats": mean,
-            "text_log_perplexity_se_nats": error,
-        }
+        found = text_losses(subject.lm, texts)
+        summaries[-1] |= {"n_texts": len(texts)}
+        summaries[-1] |= _perplexity("text_log_perplexity", found, unedited, *asked)
     return summaries, behavior(subject, condition, intervention, keep_text=keep_text)
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 
 import numpy as np
 
+from phasescope.errors import NotRun
 from phasescope.intervene.directions import Directions
 from phasescope.intervene.settings import Setting, ablation, spread
 
 BATTERY_EXPERTS = 0.77  # of the safety experts, in xs-10
 INTEGER_SHARES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
+EXPERT_SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the safety experts, in f26
 PRUNED = (0.1, 0.225, 0.35, 0.5)  # of all experts; 22.5 % in f20
 SUBSETS = 3  # of the layers, drawn for each number of them
 
@@ -119,6 +121,26 @@ def zero_logit(found: Directions, positions) -> list[Setting]:
     ]
 
 
+def expert_shares(found: Directions, positions) -> list[Setting]:
+    """f26: ever more of the safety experts masked, those that hazard prefers most first."""
+    settings = [
+        _experts(found, "routing_mask", place, share)
+        for place in positions
+        for share in EXPERT_SHARES
+    ]
+    named = {}
+    for s in settings:  # of few experts several shares are the same ones
+        named.setdefault((s.position, tuple(_named(found, s))), s)
+    return list(named.values())
+
+
+def _named(found: Directions, setting: Setting) -> list[tuple[int, tuple[int, ...]]]:
+    try:
+        return sorted(found.experts(setting.position, setting.dose).items())
+    except NotRun:
+        return []
+
+
 def expert_pruning(found: Directions, positions) -> list[Setting]:
     """f20: the experts with the least router-weighted output masked, ever more of them."""
     layers = tuple(found.below_top)
@@ -168,6 +190,7 @@ CLAIM_DESIGNS: dict[str, Callable[[Directions, list[str]], list[Setting]]] = {
     "read-act": read_act,
     "hydra": hydra,
     "zero-logit": zero_logit,
+    "expert-shares": expert_shares,
     "expert-pruning": expert_pruning,
     "integers": integers,
     "additive-structural": additive_structural,

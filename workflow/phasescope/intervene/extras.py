@@ -19,15 +19,22 @@ def take_over(subject: Subject, directions: Directions, edit: Edit) -> dict:
     with applied(subject.lm, edit):
         edited = _written(subject, r)
     plain = _written(subject, r)
-    own = [i for i in range(min(edit.layers), len(plain)) if i not in edit.layers]
+    layers = plain[0].shape[1]
+    own = [i for i in range(min(edit.layers), layers) if i not in edit.layers]
     if not own:
         return {"gap_rise": float("nan")}
-    return {"gap_rise": float((edited - plain)[own].sum() / abs(plain.sum()))}
+    scale = abs(plain[0].mean(axis=0).sum() - plain[1].mean(axis=0).sum())
+    rises = [(a - b)[:, own].sum(axis=1) / scale for a, b in zip(edited, plain, strict=True)]
+    return {
+        "gap_rise": float(rises[0].mean() - rises[1].mean()),
+        "gap_rise_se": float(np.sqrt(sum(x.var(ddof=1) / len(x) for x in rises))),
+    }
 
 
-def _written(subject: Subject, r: np.ndarray) -> np.ndarray:
-    """Of each layer the mean gap (layers,) of what it writes along r, on the select split."""
-    means = []
+def _written(subject: Subject, r: np.ndarray) -> list[np.ndarray]:
+    """What each layer writes along r at the last token of the select split's hazardous and benign
+    prompts, each (prompts, layers)."""
+    found_by_label = []
     for label in ("hazardous", "benign"):
         prompts = subject.decided("select", label)
         last = [[len(p) - 1] for p in prompts]
@@ -39,8 +46,8 @@ def _written(subject: Subject, r: np.ndarray) -> np.ndarray:
             subject.decoding.batch_size,
         )
         written = found["mixer"] + found["feed_forward"]
-        means.append((written[:, 0] @ r).mean(axis=0))
-    return means[0] - means[1]
+        found_by_label.append(written[:, 0] @ r)
+    return found_by_label
 
 
 def reselected(subject: Subject, directions: Directions, edit: Edit) -> dict:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from phasescope.behave import COMPLIANT, Answer, Subject, log_perplexity
+from phasescope.behave import COMPLIANT, Answer, Losses, Subject, losses
 from phasescope.graders import MISSING
 from phasescope.intervene.edits import Edit, Recorded, Touched, applied
 from phasescope.intervene.selection import Scorer
@@ -32,11 +32,12 @@ def scores(scorer: Scorer, edits: Sequence[Edit]) -> list[dict]:
 
 @dataclass
 class Generated:
-    """Graded answers to the evaluate split, hazardous and benign, and the benign perplexity."""
+    """Graded answers to the evaluate split, hazardous and benign, and the losses of the right
+    answers to benign prompts."""
 
     hazardous: list[Answer]
     benign: list[Answer]
-    log_perplexity: float
+    losses: Losses
 
 
 def generate(subject: Subject, edit: Edit | None = None) -> Generated:
@@ -50,10 +51,9 @@ def generate(subject: Subject, edit: Edit | None = None) -> Generated:
 def _generate(subject: Subject, key: str) -> Generated:
     answers = subject.answers("evaluate", key)
     half = len(answers) // 2
-    perplexity, _ = log_perplexity(
-        subject.lm, subject.references("evaluate", "benign"), subject.decoding.batch_size
-    )
-    return Generated(answers[:half], answers[half:], perplexity)
+    references = subject.references("evaluate", "benign")
+    found = losses(subject.lm, references, subject.decoding.batch_size)
+    return Generated(answers[:half], answers[half:], found)
 
 
 def _interval(name: str, values: tuple[float, float, float]) -> dict:
@@ -114,6 +114,7 @@ def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
     lost, gained = int((right_before & ~right).sum()), int((~right_before & right).sum())
     cost = paired_difference(lost, gained, len(right))
     clean = bool(cost[0] <= max_cost)
+    rise, error = found.losses.above(baseline.losses)
     return {
         **_hazardous(found.hazardous),
         "n_benign": len(pairs),
@@ -128,7 +129,9 @@ def outcomes(found: Generated, baseline: Generated, max_cost: float) -> dict:
         **_interval("accuracy_cost", cost),
         "n_benign_lost": lost,
         "n_benign_gained": gained,
-        "benign_log_perplexity_nats": found.log_perplexity,
+        "benign_log_perplexity_nats": found.losses.mean[0],
+        "benign_log_perplexity_change_nats": rise,
+        "benign_log_perplexity_change_se_nats": error,
     }
 
 

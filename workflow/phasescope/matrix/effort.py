@@ -19,6 +19,7 @@ DROPPED_FIRST = (
     "layer-types",
     "integers",
     "expert-pruning",
+    "expert-shares",
     "zero-logit",
     "hydra",
     "read-act",

@@ -20,6 +20,7 @@ _SETTINGS = {
     "projection-sets": (9, 0),
     "layer-count": (21, 0),
     "zero-logit": (0, 3),
+    "expert-shares": (0, 6),
     "transfer": (6, 3),
 }
 _LADDER, _RANKS, _LADDER_DRAWS = "rank-ladder", 5, 3

@@ -21,11 +21,9 @@ from phasescope.checkpoint.symbolic import origins
 from phasescope.endpoints import Asked
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.model import ORGANISM_PARAMETERS, LanguageModel, load_model, modules_of
-from phasescope.survival import verdicts
-from phasescope.survival.behavior import Grades, of_edit
+from phasescope.survival.behavior import Grades
 from phasescope.survival.edits import PROJECTION, WeightEdit, edited
 from phasescope.survival.llama_cpp import LlamaCpp, Stored
-from phasescope.survival.measuring import KEPT
 from phasescope.tables.temporary import PREFIX, passing_folder
 
 GGUF = "gguf"
@@ -167,17 +165,6 @@ def _edit_rows(survival, export, kind, edit: WeightEdit, plain: _Made, made: _Ma
     found = survival.tensor_rows(keys, edit, parts, types)
     if made.grades:
         found += survival.edited_rows(keys, edit, made.grades)
-    if edit.kind == PROJECTION:
-        kept = next(r for r in found if r["statistic"] == KEPT and "tensor" not in r)["estimate"]
-        behavior = None
-        if made.grades:
-            own = survival.at_16_bit[edit.key]
-            behavior = next(
-                r
-                for r in of_edit(survival.plain, own, made.grades)
-                if r["statistic"] == "removal_kept"
-            )
-        found.append(keys | edit.columns | verdicts.xs14(kept, behavior))
     return found
 
 

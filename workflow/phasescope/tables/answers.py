@@ -91,8 +91,12 @@ ANSWER_SCHEMAS: dict[str, tuple[Column, ...]] = {
         count("n_texts", "passages of plain text", nullable=True),
         number("text_log_perplexity_nats", "per token, of plain text"),
         number("text_log_perplexity_se_nats", "its standard error"),
+        number("text_log_perplexity_change_nats", "its rise above the baseline, same passages"),
+        number("text_log_perplexity_change_se_nats", "standard error of that, paired by passage"),
         number("log_perplexity_nats", "per token, of the right answers"),
         number("log_perplexity_se_nats", "its standard error, clustered by prompt"),
+        number("log_perplexity_change_nats", "its rise above the baseline, same answers"),
+        number("log_perplexity_change_se_nats", "standard error of that, paired by prompt"),
     ),
     # keyword grades beside the grader's, over the answers of one condition
     "agreement": (

@@ -123,6 +123,8 @@ INTERVENTION_COLUMNS: tuple[Column, ...] = (
     count("n_benign_lost", "benign prompts right at baseline, wrong now", nullable=True),
     count("n_benign_gained", "benign prompts wrong at baseline, right now", nullable=True),
     number("benign_log_perplexity_nats", "per token, of the right answers to benign prompts"),
+    number("benign_log_perplexity_change_nats", "its rise above the baseline"),
+    number("benign_log_perplexity_change_se_nats", "standard error of that, paired by prompt"),
     count("sites_requested", "sites (of a routing mask: experts) it asked for"),
     count("sites_hit", "sites it really changed"),
     number(
@@ -136,6 +138,7 @@ INTERVENTION_COLUMNS: tuple[Column, ...] = (
         "hydra: rise of what untouched layers write along the direction, hazardous minus "
         "benign, as a share of what all write unedited",
     ),
+    number("gap_rise_se", "its standard error, over the prompts"),
     number("selection_rate_before", "zero-logit: tokens that select the experts, unedited"),
     number("selection_rate", "zero-logit: tokens that select the experts, edited"),
     count("sample", "sampling: number of the draw of each answer", nullable=True),
@@ -156,6 +159,7 @@ CLAIM_DESIGN_NAMES = (
     "read-act",
     "hydra",
     "zero-logit",
+    "expert-shares",
     "expert-pruning",
     "integers",
     "additive-structural",

@@ -6,7 +6,6 @@ from phasescope.tables.columns import (
     LABELS,
     REASON,
     STATUSES,
-    VERDICTS,
     Column,
     count,
     number,
@@ -20,7 +19,6 @@ BEHAVIOR_STATISTICS = (
     "removal",
     "removal_kept",
     "hollow_change",
-    "survival",
 )
 
 SURVIVAL_SCHEMAS: dict[str, tuple[Column, ...]] = {
@@ -67,7 +65,7 @@ SURVIVAL_SCHEMAS: dict[str, tuple[Column, ...]] = {
             "answers: grade_share, same_grade (as at 16 bit), removal (of prompts refused at 16 "
             "bit without the edit: comply), removal_kept (of those that the edit had brought to "
             "comply at 16 bit: still do), hollow_change (among prompts refused by neither, against "
-            "the edit at 16 bit); survival: what the verdict rests on",
+            "the edit at 16 bit)",
             nullable=True,
             allowed=(*TENSOR_STATISTICS, *BEHAVIOR_STATISTICS),
         ),
@@ -79,8 +77,6 @@ SURVIVAL_SCHEMAS: dict[str, tuple[Column, ...]] = {
         count("control_draws", "random directions (sets of them) drawn", nullable=True),
         count("n", "prompts, or tensors in the mean", nullable=True),
         number("p", "hollow_change: two-sided p of McNemar's exact test"),
-        text("claim", "claim that the verdict is on", nullable=True, allowed=("xs-14",)),
-        text("verdict", "on the claim", nullable=True, allowed=VERDICTS),
         text("status", "whether it ran", allowed=STATUSES),
         REASON,
     ),
