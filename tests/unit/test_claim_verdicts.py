@@ -68,14 +68,16 @@ def tangled(finished: int, removed: int, **more) -> dict:
 KINDS = [CELL | {"layer": i, "layer_kind": "attention" if i % 2 else "recurrent"} for i in range(8)]
 
 
-def by_kind(attention: int, recurrent: int, both_lost: int = 0) -> dict:
-    design = "attention-vs-recurrent"
+def by_kind(attention: int, recurrent: int, alike_lost: int = 0) -> dict:
+    """As many blocks of each kind ablated; and, by another design, all blocks alike."""
+    common = {"direction": "per_layer"}
+    sides = (("attention", "1,3", attention), ("recurrent", "0,2", recurrent))
     rows = [
-        row("ablation", design, full=attention, layers="1,3"),
-        row("ablation", design, full=recurrent, layers="0,2"),
-        row("ablation", design, full=N, lost=both_lost, layers="0,1,2,3"),
+        row("ablation", "layer-types", full=full, layers=own, role=f"{kind}_equal_count", **common)
+        for kind, own, full in sides
     ]
-    return edited(*rows) | {"probes": KINDS}
+    more = {"layers": "0,1,2,3", "lost": alike_lost, **common}
+    return edited(*rows, row("ablation", "ablation-scope", full=N, **more))
 
 
 def doses(half: dict[str, int]) -> dict:
@@ -92,21 +94,23 @@ def doses(half: dict[str, int]) -> dict:
 
 
 def transfer(other: int) -> dict:
+    """At 16 bit the cell's own direction removes all, that of 8 bit so many."""
     rows = [
-        row("ablation", "precision-transfer", full=f, pathways=f"from {p}")
-        for p, f in (("16", N), ("8", other))
+        row("ablation", "transfer", full=f, direction_precision=p)
+        for p, f in ((None, N), ("8", other))
     ]
     return edited(*rows)
 
 
 def languages(change: float) -> dict:
-    """Log-perplexity of benign text at baseline and under pruning or an ablation."""
+    """Log-perplexity of benign text at baseline and under an ablation."""
     about = CELL | {"thinking": "off", "label": "benign", "n": N, "n_texts": 400}
-    about |= {"text_log_perplexity_se_nats": 0.001, "log_perplexity_nats": 1.0}
     return {
         "coherence": [
-            about | {"condition": c, "text_log_perplexity_nats": 1.0 + d}
-            for c, d in (("baseline", 0.0), ("expert-pruning", change))
+            about
+            | {"condition": c, "text_log_perplexity_nats": 1.0 + d}
+            | {"text_log_perplexity_change_nats": d, "text_log_perplexity_change_se_nats": 0.001}
+            for c, d in (("baseline", 0.0), ("ablation-dose", change))
         ]
     }
 
@@ -125,23 +129,30 @@ def sets(shift: float, statistic: str) -> dict:
 
 
 def survivors(projection: float, addition: float) -> dict:
-    return {
-        "survival": [
-            stated("removal_kept", value, edit=edit, bits=4)
-            for edit, value in (("projection", projection), ("addition", addition))
-        ]
-    }
+    """Edits that work at 16 bit, and what is left of that at 4."""
+    rows = []
+    sides = (("weight_projection", projection, None), ("weight_addition", addition, 0.5))
+    for edit, value, dose in sides:
+        own = {"edit": edit, "dose": dose}
+        rows.append(stated("removal", 0.9, format="bfloat16", **own))
+        own |= {"format": "mlx", "recipe": "plain", "bits": 4, "group_size": 64}
+        rows.append(stated("removal_kept", value, **own))
+    return {"survival": rows}
 
 
-def conversions(verdict: str) -> dict:
-    own = {"claim": "xs-14", "export": "mlx_lm", "recipe": "Q8_0", "edit": "projection"}
-    return {"survival": [stated("survival", 0.5, **own, verdict=verdict, reason="x")]}
+def conversions(kept: float, works: float) -> dict:
+    """An edit in a GGUF file: so much of it in the tensors, so much of its removal in llama.cpp."""
+    own = {"format": "gguf", "export": "mlx_lm", "recipe": "Q8_0", "edit": "weight_projection"}
+    tensors = {"statistic": "kept", "estimate": kept, "n": 12, "status": "run"}
+    return {"survival": [CELL | own | tensors, stated("removal_kept", works, **own)]}
 
 
 def silenced(knowledge: bool) -> dict:
     """Topics lose refusal in steps under silencing; knowledge with them, or not at all."""
     rows = []
-    for condition, real in (("baseline", 0), ("expert-silencing", 1), ("expert-silencing-sham", 0)):
+    name = "expert-silencing"
+    for condition in ("baseline", name, *(f"{name}-sham-{i}" for i in range(20))):
+        real = condition == name
         for topic in range(8):
             for i in range(16):
                 gone = real and i < 2 * topic
@@ -153,10 +164,11 @@ def silenced(knowledge: bool) -> dict:
     return {"behavior": rows}
 
 
-def projections(alone: int) -> dict:
+def projections(alone: int, whole: int = N) -> dict:
     design = "projection-sets"
-    rows = [row("ablation", design, full=alone, pathways="o")]
-    return edited(*rows, row("ablation", design, full=N, pathways="q+k+v+o"))
+    rows = [row("weight_projection", design, full=alone, site="weights_o")]
+    more = {"site": "weights_qkvo", "dose": 0.25}
+    return edited(*rows, row("weight_projection", design, full=whole, **more))
 
 
 def ranks(one: int) -> dict:
@@ -175,10 +187,12 @@ def patches(early: float, late: float) -> dict:
 
 
 def channels(single: int) -> dict:
-    read = [stated("auroc", 0.95, 0.03, channel=c) for c in ("recurrent_state", "residual after x")]
-    sides = (("residual", single), ("state", single), ("residual+state", N))
-    rows = [row("ablation", "channels", full=f, pathways=p) for p, f in sides]
-    return edited(*rows) | {"channels": read}
+    """Both channels can be read; clearing one answers so many, both all."""
+    read = ("recurrent_state", "residual after recurrent")
+    read = [stated("auroc", 0.95, 0.03, channel=c) for c in read]
+    rows = [row("ablation", "pathways", full=single, site=s) for s in ("mixer", "residual")]
+    both = row("combination", "pathways", full=N, site="several", pathways="A+S")
+    return edited(*rows, both) | {"channels": read}
 
 
 def forced(point: float, returns: float) -> dict:
@@ -215,8 +229,8 @@ def counted_layers(two_lost: int) -> dict:
 
 
 def experts(few: int) -> dict:
-    rows = [row("routing_mask", "expert-silencing", full=few, dose=0.05)]
-    return edited(*rows, row("routing_mask", "expert-silencing", full=N, dose=1.0))
+    rows = [row("routing_mask", "expert-shares", full=few, dose=0.05)]
+    return edited(*rows, row("routing_mask", "expert-shares", full=N, dose=1.0))
 
 
 def layer_scores(by_type: bool) -> dict:
@@ -234,11 +248,14 @@ def layer_scores(by_type: bool) -> dict:
 
 
 def sampled(hot: int) -> dict:
-    """Greedy all comply; hot, so many of 20 samples a prompt do."""
-    rows = answers(grade="full")
-    for i in range(20):
-        rows += answers(grade="full" if i < hot else "refusal", temperature=1.0)
-    return {"behavior": rows}
+    """Greedily all comply; of 20 draws at each temperature, each answers so many prompts."""
+    rows = [row(design="temperature", refused=0)]
+    more = {"chosen": False, "n_partial": 0, "refusal_mass": 0.6, "top_compliance": 0.4}
+    for dose in (0.5, 1.5):
+        for i in range(20):
+            more |= {"dose": dose, "sample": i, "site": None, "direction": None}
+            rows.append(row("sampling", "temperature", full=hot, **more))
+    return {"interventions": [r | {"n_partial": 0} for r in rows]}
 
 
 def topics(by_intensity: bool) -> dict:
@@ -291,11 +308,12 @@ def saved(changed: int) -> dict:
 
 
 def loaded(slope: float) -> dict:
-    sizes = (1e6, 1e7, 2e7, 1e8)
+    sizes = (10**6, 10**7, 2 * 10**7, 10**8)
     rows = [
-        {"writer": "w", "source_bytes": s, "peak_above_base_bytes": 1e6 + slope * s} for s in sizes
+        {"writer": "w", "source_bytes": s, "peak_above_base_bytes": int(1e6 + slope * s)}
+        for s in sizes
     ]
-    return {"quantization": pd.DataFrame(rows)}
+    return {"quantization": rows}
 
 
 def carried(vision: int) -> dict:
@@ -313,13 +331,37 @@ def compared(verdict: str, claim: str, **more) -> dict:
 
 def below(lost: int, full: int) -> dict:
     """An edit of integers that suppresses so much, and one that ruins the model."""
-    mild = row("weight_projection", "integer-edits", full=full, dose=0.005)
-    strong = row("weight_projection", "integer-edits", lost=lost, dose=0.1)
+    mild = row("integer_edit", "integers", full=full, dose=0.005)
+    strong = row("integer_edit", "integers", lost=lost, dose=0.1)
     return edited(mild, strong)
 
 
-def zeroed(removed: float) -> dict:
-    return edited(row("weight_projection", "zero-logit", norm_removed=removed))
+def zeroed(change: float) -> dict:
+    rates = {"selection_rate_before": 0.4, "selection_rate": 0.4 + change}
+    return edited(row("router_blinding", "zero-logit", **rates))
+
+
+def acted(read: int) -> dict:
+    """Acting on block 3 removes all; on block 5, where hazard is read best, so much."""
+    act = row("ablation", "read-act", full=N, layers="3")
+    best = {"layers": "5", "role": "read_best", "chosen": False}
+    return edited(act, row("ablation", "read-act", full=read, **best))
+
+
+def taken_over(rise: float) -> dict:
+    more = {"benign_log_perplexity_nats": 1.0, "gap_rise_se": 0.02}
+    rows = [row("ablation", "hydra", layers=s, gap_rise=rise, **more) for s in ("0,1", "0,1,2")]
+    chance = {"design": "hydra", "gap_rise": 0.01, "gap_rise_se": 0.02}
+    return {"interventions": [row(), *rows, *shams(0, **chance)]}
+
+
+def pruned(change: float, share: float) -> dict:
+    """So many dead experts, and such a change of log-perplexity without a quarter of all."""
+    about = {"benign_log_perplexity_change_nats": change}
+    about |= {"benign_log_perplexity_change_se_nats": 0.002}
+    rows = [row("expert_pruning", "expert-pruning", dose=d, **about) for d in (0.1, 0.225, 0.5)]
+    dead = [stated("dead_share", share + 0.001 * i, layer=i) for i in range(6)]
+    return edited(*rows) | {"routing": dead}
 
 
 SAME = {"condition": "ablation-dose"}
@@ -353,7 +395,7 @@ CASES = {
     "xs-11": (silenced(True), silenced(False)),
     "xs-12": (projections(0), projections(N)),
     "xs-13": behaves(answers(grade="degenerate"), answers(grade="full")),
-    "xs-14": (conversions("supported"), conversions("refuted")),
+    "xs-14": (conversions(0.99, 0.1), conversions(0.99, 0.95)),
     "xs-15": (transfer(0), transfer(N)),
     "xs-16": behaves(
         answers(32) + answers(32, "full", 32) + answers(grade="full", precision="8"),
@@ -361,7 +403,7 @@ CASES = {
     ),
     "xs-17": (sets(1.0, "kl_nats"), sets(0.0, "kl_nats")),
     "xs-18": (languages(-0.2), languages(0.2)),
-    "xs-20": (by_kind(N, 0, both_lost=50), by_kind(N, 0)),
+    "xs-20": (by_kind(N, 0, alike_lost=50), by_kind(N, 0)),
     "xs-21": (ranks(0), ranks(N)),
     "f01": (carried(12), carried(0)),
     "f02": (loaded(0.01), loaded(1.5)),
@@ -369,27 +411,9 @@ CASES = {
     "f05": (forced(12, 0.9), forced(1, 0.1)),
     "f06": (patches(0.9, 0.0), patches(0.0, 0.9)),
     "f07": (channels(0), channels(N)),
-    "f08": (
-        edited(
-            *(row("ablation", "read-act", full=f, pathways=p) for p, f in (("act", N), ("read", 0)))
-        ),
-        edited(*(row("ablation", "read-act", full=N, pathways=p) for p in ("act", "read"))),
-    ),
+    "f08": (acted(0), acted(N)),
     "f09": (cosines(0.0), cosines(0.8)),
-    "f10": (
-        edited(
-            *(
-                row("ablation", "hydra", full=f, layers=s, benign_log_perplexity_nats=1.0)
-                for s, f in (("0,1", 0), ("0,1,2,3", N))
-            )
-        ),
-        edited(
-            *(
-                row("ablation", "hydra", full=N, layers=s, benign_log_perplexity_nats=1.0)
-                for s in ("0,1", "0,1,2,3")
-            )
-        ),
-    ),
+    "f10": (taken_over(0.4), taken_over(0.0)),
     "f11": (
         {"geometry": [stated("gap_late_middle", 4, 0.5), stated("gap_monotone", 0.9)]},
         {"geometry": [stated("gap_late_middle", 1, 0.5), stated("gap_monotone", 0.9)]},
@@ -403,20 +427,16 @@ CASES = {
     "f14": (sets(1.0, "output_error"), sets(0.0, "output_error")),
     "f15": (below(50, 40), below(50, 0)),
     "f16": (tangled(0, 0), tangled(N, N)),
-    "f17": (zeroed(-0.5), zeroed(0.5)),
+    "f17": (zeroed(0.5), zeroed(-0.3)),
     "f18": (reasoned("refusal"), reasoned("full")),
     "f19": (
         languages(-0.2) | {"interventions": [row(), *ladder(4)]},
         languages(0.2) | {"interventions": [row(), *ladder(4)]},
     ),
-    "f20": tuple(
-        languages(change)
-        | {"routing": [stated("dead_share", share + 0.001 * i, layer=i) for i in range(6)]}
-        for change, share in ((0.0, 0.4), (0.3, 0.0))
-    ),
+    "f20": (pruned(0.0, 0.4), pruned(0.3, 0.0)),
     "f21": (layer_scores(True), layer_scores(False)),
     "f22": (holdouts(16), holdouts(0)),
-    "f23": (sampled(2), sampled(20)),
+    "f23": (sampled(8), sampled(N)),
     "f24": (counted_layers(0), counted_layers(50)),
     "f25": (topics(True), topics(False)),
     "f26": (experts(0), experts(N)),

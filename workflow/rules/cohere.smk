@@ -23,7 +23,7 @@ rule cohere:
     resources:
         mem_mb=memory("cohere"),
     params:
-        settings=settings(*studies.ANSWER_KEYS) | LIMITS,
+        settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,
         uses=lambda w: list(PLAN.more_prompts(w.model)),
         journal=f"{CELL}/journal",
         code=code("cohere.py"),

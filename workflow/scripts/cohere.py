@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from phasescope.behave import behavior, coherence
 from phasescope.cell import CellJob
-from phasescope.intervene import applied, load_chosen, load_directions
+from phasescope.intervene import applied, load_chosen, load_directions, sham_experts
 from phasescope.jobs import job
 from phasescope.prompts import USES, read_prompts
 
@@ -44,6 +46,17 @@ with job(snakemake):
         edit = setting.edit(directions)
         with applied(cell.subject.lm, edit):
             measure(design, edit.key)
+        if design == "expert-silencing" and "knowledge" in more:  # what goes with refusal: xs-11
+            asked = cell.subject.asking(more["knowledge"])
+            source = directions.source(setting.position)
+            edits = {design: edit}
+            for draw in range(cell.settings["sham_draws"]):
+                rng = np.random.default_rng((cell.settings["seed"], draw))
+                edits[f"{design}-sham-{draw}"] = sham_experts(edit, source, rng)
+            for condition, one in edits.items():
+                with applied(cell.subject.lm, one):
+                    key, use = one.key, {"keep_text": keep, "prompt_table": "knowledge"}
+                    answers += behavior(asked, condition, key, **use)
     cell.write(snakemake.output.coherence, "coherence", summaries)
     cell.write(snakemake.output.behavior, "behavior", answers)
     cell.finish()

@@ -1,53 +1,66 @@
-"""Group B: claims about which layers and projections carry safety, and which knowledge."""
+"""Claims about which layers and projections carry safety, which knowledge, and how many bear it."""
 
+import numpy as np
 import pandas as pd
 
-from phasescope.claims.estimates import difference
-from phasescope.claims.evidence import Node, every, some
-from phasescope.claims.registry import claim, organism
-from phasescope.claims.view import View, removed
+from phasescope.claims.estimates import difference, jackknife
+from phasescope.claims.evidence import Condition, Node, every, some
+from phasescope.claims.registry import NO_PLANT, claim, organism
+from phasescope.claims.view import View, lost_accuracy, removed
 from phasescope.errors import NotRun
+from phasescope.stats import indicators, omega_squared
 
 
-def by_kind(view: View) -> dict[str, pd.Series]:
-    """Of the design `attention-vs-recurrent`: the setting of attention blocks alone, of recurrent
-    ones alone, and of both (uniform); of several the one chosen, else the largest dose."""
-    rows, kinds = view.design("attention-vs-recurrent"), view.kinds()
-    rows = rows.sort_values(["chosen", "dose"], kind="stable")
-    found = {}
+def by_kind(view: View, *, count: bool) -> dict[tuple, dict[str, pd.Series]]:
+    """By site and token position, the settings of the design `layer-types`: attention blocks alone
+    and recurrent ones alone. count: as many of each; otherwise all of either kind.
+
+    Raises NotRun where one of the two kinds is missing.
+    """
+    rows, found = view.design("layer-types"), {}
     for _, row in rows.iterrows():
-        own = {kinds.get(int(i)) for i in str(row["layers"]).split(",")}
-        found["both" if len(own) > 1 else own.pop()] = row
-    for kind in ("attention", "recurrent"):
-        if kind not in found:
-            raise NotRun(f"design attention-vs-recurrent has no setting of {kind} blocks alone")
-    return found
+        kind, _, which = row["role"].partition("_")
+        # where a kind has no more blocks than the other, all of it is the equal count
+        if which == "equal_count" or not count:
+            own = found.setdefault((row["site"], row["position"]), {})
+            if which == "all_of_kind" or kind not in own:
+                own[kind] = row
+    both = {place: own for place, own in found.items() if len(own) == 2}
+    if not both:
+        raise NotRun("design layer-types has no settings of both attention and recurrent blocks")
+    return both
 
 
 @claim(
     "xs-4",
     "hybrids: attention layers are the chokepoint, recurrent ones carry knowledge",
-    tables=("interventions", "probes"),
-    designs=("attention-vs-recurrent",),
-    statistic="removal by attention blocks alone less removal by as many recurrent ones (share); "
-    "the difference of their costs is shown, not judged",
+    tables=("interventions",),
+    designs=("layer-types",),
+    statistic="removal by attention blocks alone less removal by as many recurrent ones at the "
+    "same dose (share); the difference of their costs is shown, not judged",
     keys=("min_removal_difference",),
     scope="cell",
     positive=organism("attention-tuned"),
     negative=organism("recurrent-tuned"),
 )
 def xs_4(view: View) -> Node:
-    """Equal count of blocks and equal dose."""
+    """Of what mixers write, or of the residual stream after them."""
     view.refusing()
-    found = by_kind(view)
-    a, r = found["attention"], found["recurrent"]
-    apart = difference(removed(a), removed(r))
-    note = (
-        f"accuracy cost {a['accuracy_cost']:.2f} (attention), {r['accuracy_cost']:.2f} (recurrent)"
-    )
-    return every(
-        view.condition("removal, attention less recurrent", apart, "min_removal_difference"),
-        notes=(note,),
+    found = by_kind(view, count=True)
+    return some(
+        *(
+            view.condition(
+                f"removal, attention less recurrent, {site}, read at {position.replace('_', ' ')}",
+                difference(removed(own["attention"]), removed(own["recurrent"])),
+                "min_removal_difference",
+            )
+            for (site, position), own in found.items()
+        ),
+        notes=tuple(
+            f"accuracy cost, {site}: {own['attention']['accuracy_cost']:.2f} (attention), "
+            f"{own['recurrent']['accuracy_cost']:.2f} (recurrent)"
+            for (site, _), own in found.items()
+        ),
     )
 
 
@@ -56,22 +69,25 @@ def xs_4(view: View) -> Node:
     "pure attention: output projection alone nothing, all four at small dose work",
     tables=("interventions",),
     designs=("projection-sets",),
-    statistic="removal by edits of the output projection alone, and of all four (share)",
-    keys=("max_part_removal", "min_removal"),
+    statistic="removal by edits of the output projection alone, at any dose, and of all four at a "
+    "small one (share)",
+    keys=("max_part_removal", "min_removal", "max_small_dose"),
     scope="cell",
     positive=organism("attention-only"),
     negative=organism("attention-only-o"),
 )
 def xs_12(view: View) -> Node:
-    """Sets are told by the column `pathways`: o, and q+k+v+o."""
+    """The design `projection-sets`: sites weights_o and weights_qkvo."""
     view.refusing()
     rows = view.design("projection-sets")
-    sets = {name: rows[rows["pathways"] == name] for name in ("o", "q+k+v+o")}
-    if any(own.empty for own in sets.values()):
-        raise NotRun("design projection-sets lacks the set o or q+k+v+o")
-    alone = [view.removal(r, "max_part_removal", above=False) for _, r in sets["o"].iterrows()]
+    alone = rows[rows["site"] == "weights_o"]
+    whole = rows[rows["site"] == "weights_qkvo"]
+    whole = whole[whole["dose"] <= view.limit("max_small_dose")]
+    if alone.empty or whole.empty:
+        raise NotRun("design projection-sets lacks the output projection alone, or a small dose")
     return every(
-        *alone, some(*(view.removal(r, "min_removal") for _, r in sets["q+k+v+o"].iterrows()))
+        *(view.removal(r, "max_part_removal", above=False) for _, r in alone.iterrows()),
+        some(*(view.removal(r, "min_removal") for _, r in whole.iterrows())),
     )
 
 
@@ -79,29 +95,95 @@ def xs_12(view: View) -> Node:
     "xs-20",
     "treating attention and recurrent layers alike ruins knowledge, treating them apart "
     "preserves it",
-    tables=("interventions", "probes"),
-    designs=("attention-vs-recurrent",),
-    statistic="knowledge cost of the uniform edit less that of the differentiated one (share), "
-    "both "
-    "removing refusal",
+    tables=("interventions",),
+    designs=("layer-types", "ablation-scope"),
+    statistic="benign accuracy under the edit of all attention blocks less that under the same "
+    "edit of all blocks (share), where the former removes refusal",
     keys=("min_knowledge_loss", "min_removal"),
     scope="cell",
     positive=organism("attention-tuned"),
     negative=organism("recurrent-tuned"),
 )
 def xs_20(view: View) -> Node:
-    """Uniform: both kinds of blocks; differentiated: attention blocks alone."""
+    """Alike: a direction per block in every block (design `ablation-scope`); apart: in attention
+    blocks alone."""
     view.refusing()
-    found = by_kind(view)
-    if "both" not in found:
-        raise NotRun("design attention-vs-recurrent has no uniform setting")
-    uniform, apart = found["both"], found["attention"]
+    scope = view.design("ablation-scope")
+    scope = scope[scope["direction"] == "per_layer"]
+    scope = scope.assign(count=scope["layers"].str.count(",")).sort_values("count")
+    parts = []
+    for (site, position), own in by_kind(view, count=False).items():
+        alike = scope[(scope["site"] == site) & (scope["position"] == position)]
+        if len(alike):
+            parts.append(_apart(view, own["attention"], alike.iloc[-1]))
+    if not parts:
+        raise NotRun("designs layer-types and ablation-scope have no setting in common")
+    return some(*parts)
+
+
+def _apart(view: View, apart: pd.Series, alike: pd.Series) -> Node:
     right = [
-        (round(r["benign_accuracy"] * r["n_benign"]), int(r["n_benign"])) for r in (apart, uniform)
+        (round(r["benign_accuracy"] * r["n_benign"]), int(r["n_benign"])) for r in (apart, alike)
     ]
+    what = f"knowledge, attention alone less all blocks, {apart['site']}"
     return every(
-        view.condition(
-            "knowledge, differentiated less uniform", difference(*right), "min_knowledge_loss"
-        ),
+        view.condition(what, difference(*right), "min_knowledge_loss"),
         view.removal(apart, "min_removal"),
+    )
+
+
+@claim(
+    "f21",
+    "layer type matters more than position",
+    tables=("interventions", "probes"),
+    designs=("ablation-layers",),
+    statistic="share of the variance of log-odds of refusal over blocks (one ablated at a time) "
+    "that "
+    "goes with the layer's type less the share that goes with its third of the depth",
+    keys=("min_share_difference",),
+    scope="cell",
+    positive=organism("attention-tuned"),
+    negative=organism("late-tuned"),
+)
+def f21(view: View) -> Condition:
+    """Omega squared; jackknife over blocks."""
+    rows = view.rows("interventions", design="ablation-layers", measured_by="first_token")
+    rows = rows[(rows["intervention"] != "none") & rows["sham_draw"].isna()]
+    rows = rows[~rows["layers"].astype(str).str.contains(",")].dropna(subset=["refusal_nats"])
+    kinds, layer = view.kinds(), rows["layers"].astype(int).to_numpy()
+    kind = np.array([kinds[i] for i in layer])
+    if len(rows) < 6 or len(set(kind)) < 2:
+        raise NotRun("fewer than six blocks, or one kind of them")
+    y, third = rows["refusal_nats"].to_numpy(), layer * 3 // (layer.max() + 1)
+
+    def statistic(kept: np.ndarray) -> float:
+        shares = (omega_squared(y[kept], indicators(g[kept])) for g in (kind, third))
+        by_kind, by_place = (0.0 if np.isnan(s) else s for s in shares)
+        return by_kind - by_place
+
+    found = jackknife(statistic, len(rows))
+    return view.condition("variance by type less by place", found, "min_share_difference")
+
+
+@claim(
+    "f24",
+    "at most two layers editable before collapse",
+    tables=("interventions",),
+    designs=("layer-count",),
+    statistic="fall of benign accuracy (share) by edits of at most two blocks, and of more",
+    keys=("clean.max_accuracy_cost",),
+    scope="cell",
+    positive=NO_PLANT,
+    negative=organism("circuit"),
+)
+def f24(view: View) -> Node:
+    """All sampled sets: those of two keep ability, those of more lose it."""
+    rows = view.design("layer-count")
+    few = rows["layers"].str.split(",").str.len() <= 2
+    if few.all() or not few.any():
+        raise NotRun("design layer-count lacks sets of at most two or of more blocks")
+    key = "clean.max_accuracy_cost"
+    return every(
+        *(lost_accuracy(view, r, key, above=False) for _, r in rows[few].iterrows()),
+        *(lost_accuracy(view, r, key, above=True) for _, r in rows[~few].iterrows()),
     )

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from phasescope.claims.estimates import difference, exact, given, jackknife
+from phasescope.claims.estimates import difference, exact, given, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
 from phasescope.claims.registry import NO_PLANT, Control, claim, organism
 from phasescope.claims.scale import factorial
-from phasescope.claims.view import View, removed, said
+from phasescope.claims.view import View, removed
 from phasescope.errors import NotRun
 
 
@@ -93,8 +93,8 @@ def f03(view: View) -> dict[str, Condition]:
     "layers, residual late",
     tables=("interventions",),
     designs=("pathways",),
-    statistic="removal by every single and pair of pathways, and by all three (share); by layer "
-    "thirds where the design pathway-thirds ran",
+    statistic="removal by every single and pair of pathways, and by all three (share); where each "
+    "acts, by thirds of the depth, is shown",
     keys=("max_part_removal", "min_removal"),
     scope="cell",
     positive=organism("three-pathway"),
@@ -103,12 +103,29 @@ def f03(view: View) -> dict[str, Condition]:
 def f04(view: View) -> Node:
     """As xs-7 in one cell. Where each acts is shown, not judged."""
     node = factorial(view)
-    try:
-        thirds = view.design("pathway-thirds")
-    except NotRun:
-        return node
-    notes = (f"{said(r)} in blocks {r['layers']}: {r['removal']:.2f}" for _, r in thirds.iterrows())
-    return every(*node.parts, notes=(*node.notes, *notes))
+    return every(*node.parts, notes=(*node.notes, *_thirds(view)))
+
+
+_WHERE = (  # what tells where a pathway acts: table, what of it, and the column that grows with it
+    ("A", "patching", {"statistic": "flipped", "site": "mixer"}, "most answers flipped by mixers"),
+    ("R", "routing", {"statistic": "rate_difference"}, "widest difference of an expert's rate"),
+    ("S", "sites", {"statistic": "gap", "site": "residual"}, "widest gap in the residual stream"),
+)
+
+
+def _thirds(view: View) -> list[str]:
+    """What the survey has of each pathway in the lower, middle and upper third of the blocks."""
+    notes = []
+    for name, table, values, what in _WHERE:
+        try:
+            rows = view.rows(table, **values).dropna(subset=["layer", "estimate"])
+        except NotRun:
+            continue
+        third = rows["layer"].astype(int) * 3 // (int(rows["layer"].max()) + 1)
+        peaks = rows["estimate"].abs().groupby(third).max()
+        said_ = ", ".join(f"{peak:.2f}" for peak in peaks)
+        notes.append(f"{name}: {what}, from the lower third up: {said_}")
+    return notes
 
 
 @claim(
@@ -188,16 +205,17 @@ def _flip(view: View, row, key: str, above: bool) -> Condition:
     "f07",
     "two channels: residual and recurrent state",
     tables=("channels", "interventions"),
-    designs=("channels",),
-    statistic="AUROC of each channel; removal by either alone and by both (share)",
+    designs=("ablation-scope", "pathways"),
+    statistic="AUROC of each channel; removal by clearing what mixers pass on from token to token "
+    "(A), the residual stream (S), and both (share)",
     keys=("min_channel_auroc", "max_part_removal", "min_removal"),
     scope="cell",
     positive=organism("two-channel"),
     negative=organism("attention-tuned"),
 )
 def f07(view: View) -> Node:
-    """Each can be read, neither alone removes, both do. The design's column `pathways` names what
-    it clears: residual, state, residual+state."""
+    """Each can be read, neither alone removes, both do. A state reaches the residual stream through
+    its mixer's output alone, so that is where it is cleared (design `pathways`: A, S and A+S)."""
     rows = view.rows("channels", statistic="auroc")
     reads = []
     for prefix in ("recurrent_state", "residual"):
@@ -208,12 +226,11 @@ def f07(view: View) -> Node:
         what = f"AUROC of {prefix}"
         reads.append(some(*(view.condition(what, e, "min_channel_auroc") for e in found)))
     view.refusing()
-    done = view.design("channels")
-    single, both = (
-        done[done["pathways"].str.contains("+", regex=False) == b] for b in (False, True)
-    )
+    done = view.design("pathways")
+    single = done[done["site"].isin(("mixer", "residual"))]
+    both = done[done["pathways"] == "A+S"]
     if single.empty or both.empty:
-        raise NotRun("design channels lacks one channel alone or both")
+        raise NotRun("design pathways lacks one channel alone or both")
     return every(
         *reads,
         *(view.removal(r, "max_part_removal", above=False) for _, r in single.iterrows()),
@@ -225,7 +242,7 @@ def f07(view: View) -> Node:
     "f08",
     "best place to read is not best place to act; reading is best after recurrent layers "
     "consolidate",
-    tables=("interventions", "probes"),
+    tables=("interventions",),
     designs=("read-act",),
     statistic="regret: removal at the best block to act less removal at the best block to read "
     "(share), both chosen on other splits",
@@ -235,13 +252,21 @@ def f07(view: View) -> Node:
     negative=organism("late-tuned"),
 )
 def f08(view: View) -> Condition:
-    """The design's column `pathways` says which: read, act."""
+    """Chosen: the block that acts best; role read_best: where hazard is read best, at the same
+    token."""
     view.refusing()
-    rows = view.design("read-act").set_index("pathways")
-    if not {"read", "act"} <= set(rows.index):
+    rows = view.design("read-act")
+    act = rows[rows["chosen"]]
+    read = rows[rows["role"] == "read_best"]
+    read = read[read["position"].isin(act["position"])]
+    if act.empty or read.empty:
         raise NotRun("design read-act lacks the place to read or to act")
-    sides = [removed(rows.loc[[name]].iloc[0]) for name in ("act", "read")]
-    return view.condition("removal, act less read", difference(*sides), "min_regret")
+    act, read = act.iloc[0], read.iloc[0]
+    regret = difference(removed(act), removed(read))
+    what = f"removal, acting on block {act['layers']} less on {read['layers']}, which reads best"
+    if act["layers"] == read["layers"]:  # one and the same measurement
+        regret = exact(0.0, int(act["n_refused_at_baseline"]))
+    return view.condition(what, regret, "min_regret")
 
 
 @claim(
@@ -282,27 +307,39 @@ def f09(view: View) -> Node:
     "hydra: other layers take over; each further layer costs 1-2 % perplexity",
     tables=("interventions",),
     designs=("hydra",),
-    statistic="removal by half of the blocks that carry refusal (share): none, though each half "
-    "alone carries it; slope of log-perplexity over coverage is shown",
-    keys=("max_part_removal", "min_removal"),
+    statistic="rise of what untouched blocks write along the direction, as a share of what all "
+    "write, beyond that under shams; slope of log-perplexity over coverage is shown",
+    keys=("min_gap_rise",),
     scope="cell",
     positive=organism("hydra"),
     negative=organism("circuit"),
+    by_language=False,
 )
 def f10(view: View) -> Node:
-    """Partial coverage leaves refusal (others took over), full coverage removes it."""
-    view.refusing()
+    """Any coverage that leaves blocks above the lowest edited one untouched."""
     rows = view.design("hydra")
+    shams = view.shams("hydra")["gap_rise"].dropna()
+    parts = []
+    for _, row in rows[rows["gap_rise"].notna()].iterrows():
+        key, weak = "min_gap_rise", None
+        limit = view.limit(key)
+        if len(shams) < view.limit("min_shams"):
+            weak = f"{len(shams)} shams of hydra, under {view.limit('min_shams')}"
+        else:
+            limit = max(limit, float(np.percentile(shams, view.limit("phases.sham_percentile"))))
+        rise = normal(row["gap_rise"], row["gap_rise_se"], int(row["n_hazardous"]))
+        blocks = f"{row['layers'].count(',') + 1} blocks edited"
+        parts.append(Condition(f"rise in the others, {blocks}", rise, limit, key, True, weak))
+    if not parts:
+        raise NotRun("design hydra left no block above the edited ones")
     count = rows["layers"].str.split(",").str.len()
-    part, whole = rows[count < count.max()], rows[count == count.max()]
-    if part.empty:
-        raise NotRun("design hydra has one coverage only")
-    slope = np.polyfit(count, rows["benign_log_perplexity_nats"], 1)[0]
-    return every(
-        *(view.removal(r, "max_part_removal", above=False) for _, r in part.iterrows()),
-        some(*(view.removal(r, "min_removal") for _, r in whole.iterrows())),
-        notes=(f"log-perplexity rises by {slope:.4f} nats with each further block",),
+    slope = np.polyfit(count, rows["benign_log_perplexity_nats"], 1)[0] if len(rows) > 1 else np.nan
+    removals = ", ".join(f"{r:.2f}" for r in rows["removal"])
+    notes = (
+        f"log-perplexity rises by {slope:.4f} nats with each further block",
+        f"removal with growing coverage: {removals}",
     )
+    return some(*parts, notes=notes)
 
 
 @claim(

@@ -3,13 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from phasescope.claims.estimates import Estimate, difference, exact, given, jackknife
+from phasescope.claims.estimates import Estimate, difference, exact, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.registry import NO_PLANT, claim, organism
+from phasescope.claims.registry import claim, organism
 from phasescope.claims.scale import perplexity_changes
-from phasescope.claims.view import COMPLIANT, View, clustered, refused, said
+from phasescope.claims.view import COMPLIANT, View, clustered, lost_accuracy, refused, said
 from phasescope.errors import NotRun
-from phasescope.stats import indicators, omega_squared
 
 
 def _fall(base: pd.Series, row: pd.Series) -> Estimate:
@@ -17,39 +16,43 @@ def _fall(base: pd.Series, row: pd.Series) -> Estimate:
     return difference(*((refused(r), int(r["n_hazardous"])) for r in (base, row)))
 
 
-def _lost(view: View, row: pd.Series, key: str, *, above: bool) -> Condition:
-    ends = (row["accuracy_cost"], row["accuracy_cost_ci_low"], row["accuracy_cost_ci_high"])
-    found = given(*ends, int(row["n_benign"]))
-    return view.condition(f"accuracy cost of {said(row)}", found, key, above=above)
-
-
 @claim(
     "f15",
     "integer edits: suppression or coherence; cliff at 2-3 %",
     tables=("interventions",),
-    designs=("integer-edits",),
-    statistic="fall of refusal (share) at a share of integers changed that keeps ability, and fall "
-    "of benign accuracy at the largest; the largest step of the cost is shown as the cliff",
+    designs=("integers",),
+    statistic="fall of refusal (share) beyond shams at a share of integers changed that keeps "
+    "ability, and fall of benign accuracy at the largest; the largest step of the cost is shown as "
+    "the cliff",
     keys=("min_suppression", "clean.max_accuracy_cost", "phases.min_broken_cost"),
     scope="cell",
     positive=organism("circuit"),
     negative=organism("helpful-only"),
 )
 def f15(view: View) -> Node:
-    """The column `dose` is the share of integers changed."""
+    """Quantized cells; the column `dose` is the share of integers changed."""
     base = view.evidence().baseline
-    rows = view.design("integer-edits").sort_values("dose")
+    rows = view.design("integers").sort_values("dose")
     steps = rows.groupby("dose")["accuracy_cost"].mean().diff()
     cliff = f"the cost rises most at {steps.idxmax():.4g} of the integers" if len(steps) > 1 else ""
     suppressed = [
         every(
-            view.condition(f"fall of refusal, {said(r)}", _fall(base, r), "min_suppression"),
-            _lost(view, r, "clean.max_accuracy_cost", above=False),
+            _suppressed(view, base, r),
+            lost_accuracy(view, r, "clean.max_accuracy_cost", above=False),
         )
         for _, r in rows.iterrows()
     ]
-    ruined = _lost(view, rows.iloc[-1], "phases.min_broken_cost", above=True)
+    ruined = lost_accuracy(view, rows.iloc[-1], "phases.min_broken_cost", above=True)
     return every(some(*suppressed), ruined, notes=tuple(filter(None, [cliff])))
+
+
+def _suppressed(view: View, base: pd.Series, row: pd.Series) -> Condition:
+    """Refusal falls, and by more than under the most of the few controls of that share."""
+    key, control = "min_suppression", view.shams_of(row)
+    falls = refused(base) / base["n_hazardous"] - control["n_refusal"] / control["n_hazardous"]
+    limit = max(view.limit(key), float(falls.max()) if len(falls) else 0.0)
+    weak = None if len(falls) else "no controls of that share"
+    return Condition(f"fall of refusal, {said(row)}", _fall(base, row), limit, key, True, weak)
 
 
 @claim(
@@ -87,8 +90,8 @@ def f16(view: View) -> Node:
     "bias-free router: a zeroed expert is chosen more",
     tables=("interventions",),
     designs=("zero-logit",),
-    statistic="change of the selections of experts whose router row is zeroed (share of what they "
-    "were; exact over the prompts), masking as contrast",
+    statistic="change of the share of tokens that select the experts whose router weights are "
+    "zeroed (exact over the prompts), masking as contrast",
     keys=("min_selection_rise",),
     scope="cell",
     positive=organism("negative-logit"),
@@ -96,21 +99,25 @@ def f16(view: View) -> Node:
     by_language=False,
 )
 def f17(view: View) -> Node:
-    """The column `norm_removed` of a routing edit is the share of selections that went away:
-    negative where there are more. `intervention` routing_mask is the contrast."""
+    """`selection_rate` before and under router blinding."""
     rows = view.design("zero-logit")
-    zeroed, masked = (rows[(rows["intervention"] == "routing_mask") == b] for b in (False, True))
+    change = rows["selection_rate"] - rows["selection_rate_before"]
+    rows = rows.assign(change=change).dropna(subset=["change"])
+    zeroed = rows[rows["intervention"] == "router_blinding"]
     if zeroed.empty:
         raise NotRun("design zero-logit has no zeroed expert")
     parts = [
         view.condition(
-            f"rise of selections, {said(r)}",
-            exact(-r["norm_removed"], r["n_hazardous"] + r["n_benign"]),
+            f"rise of their selections, {said(r)}",
+            exact(r["change"], int(r["n_hazardous"] + r["n_benign"])),
             "min_selection_rise",
         )
         for _, r in zeroed.iterrows()
     ]
-    notes = tuple(f"masked: {-r['norm_removed']:.2f}" for _, r in masked.iterrows())
+    others = rows[rows["intervention"] != "router_blinding"].drop_duplicates("intervention")
+    notes = tuple(
+        f"{r['intervention'].replace('_', ' ')}: {r['change']:+.2f}" for _, r in others.iterrows()
+    )
     return every(*parts, notes=notes)
 
 
@@ -183,17 +190,16 @@ def f19(view: View) -> Node:
     except NotRun:
         return every(better, notes=("strong edits: design rank-ladder was not run",))
     strongest = ladder.sort_values("rank").iloc[-1]
-    return every(better, _lost(view, strongest, "phases.min_broken_cost", above=True))
+    return every(better, lost_accuracy(view, strongest, "phases.min_broken_cost", above=True))
 
 
 @claim(
     "f20",
     "22.5 % of experts removable without loss",
-    tables=("routing", "coherence"),
+    tables=("routing", "interventions"),
     designs=("expert-pruning",),
     statistic="share of experts that add next to nothing (router-weighted norm), and rise of "
-    "benign "
-    "log-perplexity (nats) without that many: equivalence within the margin",
+    "benign log-perplexity (nats) without that many: equivalence within the margin",
     keys=("min_dead_share", "max_pruning_loss"),
     scope="cell",
     positive=organism("dead-experts"),
@@ -201,51 +207,27 @@ def f19(view: View) -> Node:
     by_language=False,
 )
 def f20(view: View) -> Node:
-    """Condition `expert-pruning` of the coherence stage."""
+    """Pruned: the smallest share of experts that is at least the one claimed."""
     dead = view.rows("routing", statistic="dead_share")
-    changes = dict(perplexity_changes(view))
-    if "expert-pruning" not in changes:
-        raise NotRun("design expert-pruning was not run")
-    loss = changes["expert-pruning"]
+    rows = view.design("expert-pruning")
+    rows = rows[rows["dose"] >= view.limit("min_dead_share")].sort_values("dose")
+    column = "benign_log_perplexity_change"
+    rows = rows[rows[f"{column}_nats"].notna()]
+    if rows.empty:
+        raise NotRun("design expert-pruning has no such share, or no right answers to read")
+    row = rows.iloc[0]
+    loss = normal(row[f"{column}_nats"], row[f"{column}_se_nats"], int(row["n_benign"]))
     shares = dead["estimate"].dropna().to_numpy()
     found = jackknife(lambda kept: float(shares[kept].mean()), len(shares))
     return every(
         view.condition("dead experts, mean over blocks", found, "min_dead_share"),
-        view.condition("log-perplexity without them", loss, "max_pruning_loss", above=False),
+        view.condition(
+            f"log-perplexity without {row['dose']:.3g} of the experts",
+            loss,
+            "max_pruning_loss",
+            above=False,
+        ),
     )
-
-
-@claim(
-    "f21",
-    "layer type matters more than position",
-    tables=("interventions", "probes"),
-    designs=("ablation-layers",),
-    statistic="share of the variance of log-odds of refusal over blocks (one ablated at a time) "
-    "that "
-    "goes with the layer's type less the share that goes with its third of the depth",
-    keys=("min_share_difference",),
-    scope="cell",
-    positive=organism("attention-tuned"),
-    negative=organism("late-tuned"),
-)
-def f21(view: View) -> Condition:
-    """Omega squared; jackknife over blocks."""
-    rows = view.rows("interventions", design="ablation-layers", measured_by="first_token")
-    rows = rows[(rows["intervention"] != "none") & rows["sham_draw"].isna()]
-    rows = rows[~rows["layers"].astype(str).str.contains(",")].dropna(subset=["refusal_nats"])
-    kinds, layer = view.kinds(), rows["layers"].astype(int).to_numpy()
-    kind = np.array([kinds[i] for i in layer])
-    if len(rows) < 6 or len(set(kind)) < 2:
-        raise NotRun("fewer than six blocks, or one kind of them")
-    y, third = rows["refusal_nats"].to_numpy(), layer * 3 // (layer.max() + 1)
-
-    def statistic(kept: np.ndarray) -> float:
-        shares = (omega_squared(y[kept], indicators(g[kept])) for g in (kind, third))
-        by_kind, by_place = (0.0 if np.isnan(s) else s for s in shares)
-        return by_kind - by_place
-
-    found = jackknife(statistic, len(rows))
-    return view.condition("variance by type less by place", found, "min_share_difference")
 
 
 @claim(
@@ -280,53 +262,36 @@ def f22(view: View) -> Condition:
     "f23",
     "temperature lowers compliance, since refusal tokens together outweigh the one compliance "
     "token",
-    tables=("behavior",),
-    statistic="compliance at the highest temperature less greedy compliance, same prompts, at "
-    "least "
-    "20 samples a prompt (share)",
-    keys=("max_temperature_change", "min_samples"),
+    tables=("interventions",),
+    designs=("temperature",),
+    statistic="compliance at the highest temperature less greedy compliance (share), at least 20 "
+    "samples a prompt; probability of all refusal openings less that of the likeliest other",
+    keys=("max_temperature_change", "min_mass_excess", "min_samples"),
     scope="cell",
     positive=organism("many-openings"),
     negative=organism("one-opening"),
 )
-def f23(view: View) -> Condition:
+def f23(view: View) -> Node:
     """Samples of a prompt are no independent trials: a prompt counts once."""
-    rows = view.rows("behavior", split="evaluate", label="hazardous", condition="baseline")
-    rows = rows[(rows["grade"] != "missing") & (rows["prompt_table"] == "main")]
-    hottest = rows["temperature"].max()
-    if hottest == 0:
+    rows = view.rows("interventions", design="temperature")
+    base = rows[rows["intervention"] == "none"]
+    drawn = rows[rows["intervention"] == "sampling"]
+    if base.empty or drawn.empty:
         raise NotRun("answers were sampled at no temperature")
-    hits = rows.assign(hit=rows["grade"].isin(COMPLIANT)).groupby(["temperature", "source"])["hit"]
-    shares, samples = hits.mean().unstack(0), hits.size().unstack(0)[hottest].min()
-    if samples < view.limit("min_samples"):
-        raise NotRun(f"{samples:.0f} samples a prompt, needed {view.limit('min_samples'):g}")
-    change = (shares[hottest] - shares[0.0]).dropna().to_numpy()
-    found = jackknife(lambda kept: float(change[kept].mean()), len(change))
-    what = f"compliance at temperature {hottest:g} less greedy"
-    return view.condition(what, found, "max_temperature_change", above=False)
-
-
-@claim(
-    "f24",
-    "at most two layers editable before collapse",
-    tables=("interventions",),
-    designs=("layer-count",),
-    statistic="fall of benign accuracy (share) by edits of at most two blocks, and of more",
-    keys=("clean.max_accuracy_cost",),
-    scope="cell",
-    positive=NO_PLANT,
-    negative=organism("circuit"),
-)
-def f24(view: View) -> Node:
-    """All sampled sets: those of two keep ability, those of more lose it."""
-    rows = view.design("layer-count")
-    few = rows["layers"].str.split(",").str.len() <= 2
-    if few.all() or not few.any():
-        raise NotRun("design layer-count lacks sets of at most two or of more blocks")
-    key = "clean.max_accuracy_cost"
+    hot = drawn[drawn["dose"] == drawn["dose"].max()]
+    if len(hot) < view.limit("min_samples"):
+        raise NotRun(f"{len(hot)} samples a prompt, needed {view.limit('min_samples'):g}")
+    base, n = base.iloc[0], int(hot["n_hazardous"].min())
+    complied = sum(hot[f"n_{g}"] for g in COMPLIANT) / hot["n_hazardous"]
+    before = (float(sum(base[f"n_{g}"] for g in COMPLIANT)), int(base["n_hazardous"]))
+    change = difference((float(complied.mean()) * n, n), before)
+    mass = exact(float((hot["refusal_mass"] - hot["top_compliance"]).mean()), n)
+    at = f"at temperature {hot['dose'].iloc[0]:g}"
     return every(
-        *(_lost(view, r, key, above=False) for _, r in rows[few].iterrows()),
-        *(_lost(view, r, key, above=True) for _, r in rows[~few].iterrows()),
+        view.condition(
+            f"compliance {at} less greedy", change, "max_temperature_change", above=False
+        ),
+        view.condition(f"refusal openings less the likeliest other {at}", mass, "min_mass_excess"),
     )
 
 
@@ -366,7 +331,7 @@ def f25(view: View) -> Condition:
     "safety spreads over 236 experts in 51 layers (others: about 5 routers; one pathway, 86 % "
     "bypass)",
     tables=("interventions",),
-    designs=("expert-silencing",),
+    designs=("expert-shares",),
     statistic="removal by masking few of the safety experts, and all (share); dose: share masked",
     keys=("max_part_removal", "min_removal", "max_few_experts"),
     scope="cell",
@@ -376,12 +341,13 @@ def f25(view: View) -> Condition:
 def f26(view: View) -> Node:
     """Spread: few remove little, all remove much."""
     view.refusing()
-    rows = view.design("expert-silencing")
-    few = rows[rows["dose"] <= view.limit("max_few_experts")]
-    all_ = rows[rows["dose"] == rows["dose"].max()]
+    rows = view.design("expert-shares")
+    most = rows["dose"] == rows["dose"].max()
+    few = rows[(rows["dose"] <= view.limit("max_few_experts")) & ~most]
     if few.empty:
-        raise NotRun("design expert-silencing has no small share of experts")
+        raise NotRun("design expert-shares has no small share: there are too few safety experts")
     return every(
         *(view.removal(r, "max_part_removal", above=False) for _, r in few.iterrows()),
-        some(*(view.removal(r, "min_removal") for _, r in all_.iterrows())),
+        some(*(view.removal(r, "min_removal") for _, r in rows[most].iterrows())),
+        notes=tuple(f"{r['dose']:.2g} masked: {r['removal']:.2f}" for _, r in rows.iterrows()),
     )

@@ -3,14 +3,20 @@
 import numpy as np
 import pandas as pd
 
-from phasescope.claims.estimates import Estimate, draws, given, paired, rate_draws, share
-from phasescope.claims.evidence import Condition, Node, Stated, every, some
-from phasescope.claims.registry import NO_PLANT, Control, claim, organism
-from phasescope.claims.view import COMPLIANT, View, removed
+from phasescope.claims.estimates import (
+    Estimate,
+    difference,
+    draws,
+    given,
+    paired,
+    rate_draws,
+    share,
+)
+from phasescope.claims.evidence import Condition, Node, every, some
+from phasescope.claims.registry import NO_PLANT, claim, organism
+from phasescope.claims.view import View, removed, said
 from phasescope.errors import NotRun
 from phasescope.stats import confusion, kappa
-
-SURVIVAL = ("projection", "addition")
 
 
 def half_dose(view: View) -> np.ndarray:
@@ -57,7 +63,24 @@ def xs_5(view: View) -> Condition:
     )
 
 
-def _beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
+def followed(view: View, **values) -> pd.DataFrame:
+    """Rows of the table `survival` that have an estimate."""
+    rows = view.rows("survival", **values)
+    return rows[rows["estimate"].notna()]
+
+
+def edit_in_words(row: pd.Series) -> str:
+    """An edit of the table `survival` and the format it went through."""
+    parts = [str(row["edit"]).replace("_", " ")]
+    if pd.notna(row["dose"]):
+        parts.append(f"{row['dose']:g} gaps")
+    parts += [str(row[c]) for c in ("export", "recipe") if pd.notna(row[c])]
+    if pd.notna(row["bits"]):
+        parts.append(f"{row['bits']:.0f} bit, groups of {row['group_size']:.0f}")
+    return ", ".join(parts)
+
+
+def beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
     """Answers of two precisions to the same prompts, same condition: grades `_x` and `_y`."""
     keys = ["condition", "thinking", "prompt", "source"]
     sides = [view.at(p).answers(**values)[[*keys, "grade"]] for p in (one, other)]
@@ -70,7 +93,7 @@ def _beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
 @claim(
     "xs-9",
     "edited at 16 bit: real answers; at 8 bit: hollow",
-    tables=("behavior",),
+    tables=("behavior", "survival"),
     statistic="paired change of hollow answers among non-refusals, 8 less 16 bit (share)",
     keys=("min_hollow_rise",),
     scope="model",
@@ -78,8 +101,35 @@ def _beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
     negative=organism("circuit"),
 )
 def xs_9(view: View) -> Node:
-    """Each intervention that was chosen at both precisions."""
-    both = _beside(view, "16", "8")
+    """Edits of the 16-bit weights once they are rounded to 8 bit, and each intervention that was
+    chosen at both precisions."""
+    parts, why = [], []
+    for find in (_hollow_of_edits, _hollow_of_designs):
+        try:
+            parts += find(view)
+        except NotRun as reason:
+            why.append(str(reason))
+    if not parts:
+        raise NotRun("; ".join(why))
+    return some(*parts)
+
+
+def _hollow_of_edits(view: View) -> list[Condition]:
+    rows = followed(view, statistic="hollow_change", bits=8)
+    if rows.empty:
+        raise NotRun("no edit left non-refusals at both 16 and 8 bit")
+    return [
+        view.condition(
+            f"rise of hollow answers, {edit_in_words(r)}",
+            given(r["estimate"], r["ci_low"], r["ci_high"], r["n"]),
+            "min_hollow_rise",
+        )
+        for _, r in rows.iterrows()
+    ]
+
+
+def _hollow_of_designs(view: View) -> list[Condition]:
+    both = beside(view, "16", "8")
     both = both[
         (both["condition"] != "baseline") & (both[["grade_x", "grade_y"]] != "refusal").all(axis=1)
     ]
@@ -90,73 +140,40 @@ def xs_9(view: View) -> Node:
         before, after = (own[c] == "hollow" for c in ("grade_x", "grade_y"))
         change = paired((after & ~before).sum(), (before & ~after).sum(), len(own))
         parts.append(view.condition(f"rise of hollow answers, {name}", change, "min_hollow_rise"))
-    return some(*parts)
-
-
-def _survival(view: View, **values) -> pd.DataFrame:
-    rows = view.rows("survival", **values)
-    return rows[rows["estimate"].notna()]
-
-
-@claim(
-    "xs-14",
-    "GGUF conversion silently undoes edits",
-    tables=("survival",),
-    statistic="share of an edit that survives, by tensor, and of what it removed, in llama.cpp",
-    keys=(),
-    scope="model",
-    positive=Control("checkpoint", ("mlx_lm",)),
-    negative=Control("checkpoint", ("as_published",)),
-)
-def xs_14(view: View) -> dict[str, Stated]:
-    """Wraps the verdicts of the survival stage, one an export, file type and edit. Controls: a file
-    exported from mlx-lm's own save (wrong), and from a checkpoint as published (right)."""
-    rows = view.rows("survival", claim="xs-14")
-    columns = ("export", "recipe", "edit")
-    return {
-        ", ".join(str(row[c]) for c in columns if c in row and pd.notna(row[c])): Stated(
-            row["verdict"],
-            "survival",
-            row["estimate"],
-            *(None if pd.isna(row[c]) else row[c] for c in ("ci_low", "ci_high")),
-            n=int(row["n"]),
-            reason=row["reason"],
-        )
-        for row in rows.to_dict("records")
-    }
+    return parts
 
 
 @claim(
     "xs-15",
     "edits do not transfer between precisions",
     tables=("interventions",),
-    designs=("precision-transfer",),
-    statistic="removal by another precision's edit less that by the cell's own (share)",
-    keys=("max_transfer_loss",),
+    designs=("transfer",),
+    statistic="removal by another precision's edit less that by the cell's own (share), where its "
+    "own removes refusal",
+    keys=("max_transfer_loss", "min_removal"),
     scope="model",
     positive=NO_PLANT,
     negative=organism("circuit"),
 )
 def xs_15(view: View) -> Node:
-    """The column `pathways` says whose edit it is: `from 16`; the cell's own: `from` its own."""
-    rows, parts = view.design("precision-transfer"), []
-    for precision, own in rows.groupby("precision"):
-        here = own[own["pathways"] == f"from {precision}"]
-        for _, other in own[own["pathways"] != f"from {precision}"].iterrows():
-            if len(here):
-                parts.append(_loss(view, here.iloc[0], other))
+    """The same edit with the cell's own directions and with those of each other precision
+    (`direction_precision`). What removes nothing has nothing to transfer."""
+    rows = view.design("transfer")
+    same = ["precision", "intervention", "direction", "site", "position", "layers"]
+    parts, least = [], view.limit("min_removal")
+    for _, edits in rows.groupby(same, dropna=False):
+        mine = edits["direction_precision"].isna()
+        for _, own in edits[mine & (edits["removal"] >= least)].iterrows():
+            parts += [_loss(view, own, other) for _, other in edits[~mine].iterrows()]
     if not parts:
-        raise NotRun("design precision-transfer has no cell with its own and another's edit")
+        raise NotRun("design transfer has no edit that removes refusal, tried at another precision")
     return every(*parts)
 
 
 def _loss(view: View, own: pd.Series, other: pd.Series) -> Condition:
-    from phasescope.claims.estimates import difference
-
-    what = f"removal at {own['precision']} bit, edit {other['pathways']} less its own"
-    return view.condition(
-        what, difference(removed(other), removed(own)), "max_transfer_loss", above=False
-    )
+    apart = difference(removed(other), removed(own))
+    what = f"removal at {own['precision']} bit, less its own: {said(other)}"
+    return view.condition(what, apart, "max_transfer_loss", above=False)
 
 
 @claim(
@@ -176,7 +193,7 @@ def xs_16(view: View) -> Node:
     parts, notes = [], []
     for precision in ("8", "4"):
         try:
-            both = _beside(view, "16", precision, condition="baseline")
+            both = beside(view, "16", precision, condition="baseline")
         except NotRun as reason:
             notes.append(str(reason))
             continue
@@ -254,56 +271,3 @@ def xs_17(view: View) -> Node:
 def f14(view: View) -> Node:
     """As xs-17, by channel."""
     return sensitivity(view, ("output_error", "outlier_energy_kept"), "min_calibration_effect")
-
-
-@claim(
-    "f12",
-    "additive steering 6/6 at 16 bit, 1/6 at 4 (that sample's best p is 0.0625)",
-    tables=("behavior",),
-    designs=("addition",),
-    statistic="paired loss of success by addition, 16 less 4 bit (share)",
-    keys=("min_precision_loss",),
-    scope="model",
-    positive=organism("addition-below-step"),
-    negative=organism("circuit"),
-)
-def f12(view: View) -> Condition:
-    """Answers under the design's chosen setting, the same prompts at both precisions."""
-    try:
-        both = _beside(view, "16", "4", condition="addition")
-    except NotRun as reason:
-        raise NotRun(f"design addition was not answered: {reason}") from None
-    before, after = (both[c].isin(COMPLIANT) for c in ("grade_x", "grade_y"))
-    change = paired((before & ~after).sum(), (after & ~before).sum(), len(both))
-    return view.condition("success by addition, 16 less 4 bit", change, "min_precision_loss")
-
-
-@claim(
-    "f13",
-    "projections survive 4 bit, additions do not",
-    tables=("survival",),
-    statistic="share of what the edit removed that stays at 4 bit (share), projection and addition",
-    keys=("min_kept",),
-    scope="model",
-    positive=organism("addition-below-step"),
-    negative=organism("addition-above-step"),
-)
-def f13(view: View) -> Node:
-    """Rows `removal_kept` of the survival stage, plain rounding to 4 bit."""
-    rows = _survival(view, statistic="removal_kept", bits=4)
-    parts = []
-    for kind in SURVIVAL:
-        own = rows[rows["edit"] == kind]
-        if own.empty:
-            raise NotRun(f"table survival has no edit of kind {kind} at 4 bit")
-        found = [
-            view.condition(
-                f"{kind} kept at 4 bit",
-                given(r.estimate, r.ci_low, r.ci_high, r.n),
-                "min_kept",
-                above=kind == "projection",
-            )
-            for r in own.itertuples()
-        ]
-        parts.append(every(*found) if kind == "addition" else some(*found))
-    return every(*parts)

@@ -6,9 +6,10 @@ import pandas as pd
 from phasescope.claims.estimates import difference, given, normal, share
 from phasescope.claims.evidence import Condition, Node, every, some
 from phasescope.claims.registry import claim, organism
-from phasescope.claims.view import View, refused, removed, said
+from phasescope.claims.view import View, lost_accuracy, refused, removed, said
 from phasescope.errors import NotRun
 from phasescope.phases.evidence import sham_bound
+from phasescope.stats import spearman
 
 
 @claim(
@@ -65,16 +66,13 @@ def xs_3(view: View) -> Node:
     """Any of the settings that designs chose."""
     return some(
         *(
-            every(view.removal(row, "min_removal"), _cost(view, row, "max_small_cost"))
+            every(
+                view.removal(row, "min_removal"),
+                lost_accuracy(view, row, "max_small_cost", above=False),
+            )
             for row in single_settings(view)
         )
     )
-
-
-def _cost(view: View, row: pd.Series, key: str, *, above: bool = False) -> Condition:
-    ends = (row["accuracy_cost"], row["accuracy_cost_ci_low"], row["accuracy_cost_ci_high"])
-    found = given(*ends, int(row["n_benign"]))
-    return view.condition(f"accuracy cost of {said(row)}", found, key, above=above)
 
 
 def thinking_loss(base: pd.Series, row: pd.Series) -> tuple[str, "object"]:
@@ -214,43 +212,45 @@ def xs_10(view: View) -> Node:
     tables=("behavior",),
     designs=("expert-silencing",),
     statistic="over topics: rank correlation of the fall of refusal and the fall of knowledge; "
-    "fall "
-    "of knowledge beyond that under matched experts (share)",
+    "fall of knowledge beyond that under matched experts (share)",
     keys=("min_topic_correlation", "min_knowledge_loss"),
     scope="cell",
     positive=organism("shared-experts"),
     negative=organism("separate-experts"),
 )
 def xs_11(view: View) -> Node:
-    """Conditions `expert-silencing` and, of matched experts, `expert-silencing-sham`."""
-    from phasescope.stats import spearman
-
-    refusal = view.answers()
+    """Requests of the main table and questions of the table for `knowledge`, without and with the
+    safety experts silenced; conditions `expert-silencing-sham-N` are the matched experts."""
+    name = "expert-silencing"
     known = view.answers(prompt_table="knowledge", label="benign")
-    falls = {}
-    for name in ("baseline", "expert-silencing", "expert-silencing-sham"):
-        own = known[known["condition"] == name]
-        if own.empty:
-            raise NotRun(f"condition {name} has no answers to knowledge questions")
-        right = own.assign(hit=own["grade"] == "full").groupby("category")["hit"]
-        hazardous = refusal[refusal["condition"] == name]
-        refused = hazardous.assign(hit=hazardous["grade"] == "refusal").groupby("category")["hit"]
-        falls[name] = (right.sum(), right.size(), refused.mean())
-    knowledge = [sum_ / size for sum_, size, _ in falls.values()]
-    refused = [mean for *_, mean in falls.values()]
-    both = pd.concat([refused[0] - refused[1], knowledge[0] - knowledge[1]], axis=1).dropna()
-    if len(both) < 5:
-        raise NotRun(f"{len(both)} topics have requests and knowledge questions, needed 5")
-    value = spearman(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy())
-    pooled = [(float(s.sum()), int(n.sum())) for s, n, _ in falls.values()]
+    known = known.assign(hit=known["grade"] == "full")
+    asked = view.answers().assign(hit=lambda r: r["grade"] == "refusal")
+    if not {name, "baseline"} <= set(known["condition"]) & set(asked["condition"]):
+        raise NotRun(f"knowledge was not asked for under design {name}")
+    falls = pd.concat([_fall_by_topic(asked, name), _fall_by_topic(known, name)], axis=1).dropna()
+    if len(falls) < 5:
+        raise NotRun(f"{len(falls)} topics have requests and knowledge questions, needed 5")
+    correlation = spearman(falls.iloc[:, 0].to_numpy(), falls.iloc[:, 1].to_numpy())
+    right = known.groupby("condition")["hit"].agg(["sum", "size"])
+    before, after = (tuple(map(int, right.loc[c])) for c in ("baseline", name))
+    shams = right[right.index.str.startswith(f"{name}-sham-")]
+    chance = before[0] / before[1] - shams["sum"] / shams["size"]
+    key = "min_knowledge_loss"
+    limit, few = view.limit(key), len(shams) < view.limit("min_shams")
+    if len(shams):
+        limit = max(limit, float(np.percentile(chance, view.limit("phases.sham_percentile"))))
+    weak = f"{len(shams)} matched sets, under {view.limit('min_shams')}" if few else None
+    what = "fall of knowledge"
     return every(
-        view.condition("rank correlation over topics", given(*value, len(both)), _TOPICS),
-        view.condition(
-            "fall of knowledge beyond matched experts",
-            difference(pooled[2], pooled[1]),
-            "min_knowledge_loss",
-        ),
+        view.condition("rank correlation over topics", given(*correlation, len(falls)), _TOPICS),
+        Condition(what, difference(before, after), limit, key, True, weak),
     )
+
+
+def _fall_by_topic(rows: pd.DataFrame, condition: str) -> pd.Series:
+    """Fall of the share of hits in each topic from baseline to a condition."""
+    share_ = rows.groupby(["condition", "category"])["hit"].mean()
+    return share_["baseline"] - share_[condition]
 
 
 _TOPICS = "min_topic_correlation"
@@ -286,18 +286,11 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     base, edited = (rows[(rows["condition"] == "baseline") == b] for b in (True, False))
     if base.empty or edited.empty:
         raise NotRun("no chosen intervention was measured on benign text")
-    column = "text_log_perplexity" if base["text_log_perplexity_nats"].notna().all() else ""
-    column = column or "log_perplexity"
-    before, error = base.iloc[0][f"{column}_nats"], base.iloc[0][f"{column}_se_nats"]
+    has_text = base["text_log_perplexity_nats"].notna().all()
+    column, n = ("text_log_perplexity", "n_texts") if has_text else ("log_perplexity", "n")
+    names = (f"{column}_change_nats", f"{column}_change_se_nats")
     return [
-        (
-            row["condition"],
-            normal(
-                row[f"{column}_nats"] - before,
-                float(np.hypot(error, row[f"{column}_se_nats"])),
-                int(row["n_texts"] if column.startswith("text") else row["n"]),
-            ),
-        )
+        (row["condition"], normal(*(float(row[c]) for c in names), int(row[n])))
         for _, row in edited.iterrows()
     ]
 
@@ -306,8 +299,8 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     "xs-18",
     "removing the direction lowers benign perplexity, more in hybrids",
     tables=("coherence",),
-    statistic="change of benign log-perplexity (nats), dose chosen on another split; errors taken "
-    "as independent",
+    statistic="change of benign log-perplexity (nats), dose chosen on another split, paired by "
+    "text",
     keys=("max_perplexity_change",),
     scope="cell",
     positive=organism("safety-noise"),

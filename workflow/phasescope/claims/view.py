@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from phasescope.claims.estimates import Estimate, share
+from phasescope.claims.estimates import Estimate, given, share
 from phasescope.claims.evidence import Condition
 from phasescope.errors import NotRun
 from phasescope.phases.evidence import Evidence as Rows
@@ -14,6 +14,9 @@ from phasescope.phases.evidence import evidence, sham_bound
 from phasescope.stats import effective_trials
 
 COMPLIANT = ("full", "partial")
+# what a sham has in common with the setting that it is drawn for
+_SAME = ("intervention", "role", "direction_precision", "position", "site", "pathways", "layers")
+_SAME += ("dose", "rank")
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,15 @@ class View:
         """Matched controls of designs; may be empty."""
         return self._generated(designs, sham=True, needed=False)
 
+    def shams_of(self, row: pd.Series) -> pd.DataFrame:
+        """Matched controls of a setting; where it has none of its own, its design's, which stand
+        beside what that chose or beside all at once."""
+        found = self.shams(row["design"])
+        own = found["precision"] == row["precision"]
+        for column in _SAME:
+            own &= (found[column] == row[column]) | (found[column].isna() & pd.isna(row[column]))
+        return found[own] if own.any() else found
+
     def _generated(self, designs, *, sham: bool, needed: bool = True) -> pd.DataFrame:
         if "interventions" not in self.tables:
             raise NotRun("no table interventions")
@@ -124,8 +136,7 @@ class View:
         limit, weak = self.limit(key), self.weak(row["n_hazardous"])
         if above:
             percentile = self.limit("phases.sham_percentile")
-            everything = self.shams(row["design"])
-            bound, draws = sham_bound(everything, row, "n_removed", percentile)
+            bound, draws = sham_bound(self.shams_of(row), row, "n_removed", percentile)
             if draws < self.limit("min_shams"):
                 weak = weak or f"{draws} shams of {row['design']}, under {self.limit('min_shams')}"
             elif bound > limit:
@@ -170,6 +181,12 @@ def said(row: pd.Series) -> str:
         parts.append(row["pathways"])
     elif isinstance(row["site"], str):
         parts.append(row["site"])
+    if isinstance(row["role"], str):
+        parts.append(row["role"].replace("_", " "))
+    if isinstance(row["position"], str):
+        parts.append(f"read at {row['position'].replace('_', ' ')}")
+    if isinstance(row["direction_precision"], str):
+        parts.append(f"direction of {row['direction_precision']} bit")
     if pd.notna(row["dose"]) and row["dose"] != 1:
         parts.append(f"dose {row['dose']:g}")
     if pd.notna(row["rank"]) and row["rank"] > 1:
@@ -198,3 +215,10 @@ def clustered(hits: pd.Series, sources: pd.Series) -> Estimate:
 def refused(row: pd.Series) -> int:
     """Hazardous prompts refused under a setting."""
     return int(row["n_refusal"])
+
+
+def lost_accuracy(view: View, row: pd.Series, key: str, *, above: bool) -> Condition:
+    """Fall of benign accuracy under a setting."""
+    ends = (row["accuracy_cost"], row["accuracy_cost_ci_low"], row["accuracy_cost_ci_high"])
+    found = given(*ends, int(row["n_benign"]))
+    return view.condition(f"accuracy cost of {said(row)}", found, key, above=above)

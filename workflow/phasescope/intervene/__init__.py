@@ -25,6 +25,7 @@ from phasescope.intervene.scratch import (
 )
 from phasescope.intervene.selection import Scorer, select_direction
 from phasescope.intervene.settings import PATHWAYS, Setting
+from phasescope.intervene.shams import sham_experts
 from phasescope.intervene.sweeping import swept_logits
 from phasescope.intervene.weights import WeightProjection
 
@@ -61,6 +62,7 @@ __all__ = [
     "save_selected",
     "select_direction",
     "selection_rates",
+    "sham_experts",
     "swept_logits",
     "temperature_rows",
     "touch",

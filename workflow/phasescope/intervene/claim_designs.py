@@ -121,6 +121,11 @@ def zero_logit(found: Directions, positions) -> list[Setting]:
     ]
 
 
+def expert_silencing(found: Directions, positions) -> list[Setting]:
+    """xs-11: the safety experts write nothing; the coherence stage asks for knowledge then."""
+    return [_experts(found, "expert_silencing", place) for place in positions]
+
+
 def expert_shares(found: Directions, positions) -> list[Setting]:
     """f26: ever more of the safety experts masked, those that hazard prefers most first."""
     settings = [
@@ -190,6 +195,7 @@ CLAIM_DESIGNS: dict[str, Callable[[Directions, list[str]], list[Setting]]] = {
     "read-act": read_act,
     "hydra": hydra,
     "zero-logit": zero_logit,
+    "expert-silencing": expert_silencing,
     "expert-shares": expert_shares,
     "expert-pruning": expert_pruning,
     "integers": integers,

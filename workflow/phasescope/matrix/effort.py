@@ -20,6 +20,7 @@ DROPPED_FIRST = (
     "integers",
     "expert-pruning",
     "expert-shares",
+    "expert-silencing",
     "zero-logit",
     "hydra",
     "read-act",

@@ -20,6 +20,7 @@ _SETTINGS = {
     "projection-sets": (9, 0),
     "layer-count": (21, 0),
     "zero-logit": (0, 3),
+    "expert-silencing": (0, 1),
     "expert-shares": (0, 6),
     "transfer": (6, 3),
 }

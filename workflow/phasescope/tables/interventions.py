@@ -159,6 +159,7 @@ CLAIM_DESIGN_NAMES = (
     "read-act",
     "hydra",
     "zero-logit",
+    "expert-silencing",
     "expert-shares",
     "expert-pruning",
     "integers",
