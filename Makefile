@@ -47,6 +47,7 @@ gguf: .gguf/stamp  ## build llama.cpp and an environment for its converter in .g
 
 calibrate: .venv/run.stamp  ## train fresh organisms, run everything, say how often verdicts are right (hours)
 	@$(BIN)/snakemake --configfile config/calibration.yaml
+	@$(BIN)/snakemake --configfile config/controls.yaml
 
 organisms: .venv/run.stamp  ## train the shipped organisms again, each from its recipe and seed
 	@for recipe in resources/organisms/recipes/*.yaml; do \

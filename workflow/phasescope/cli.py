@@ -117,6 +117,10 @@ def _claims(options: argparse.Namespace) -> None:
     from phasescope.tables import read_table, study_folder
 
     thresholds = _thresholds(options)
+    if options.study is not None:
+        found = read_table(study_folder(options.study) / "claims.parquet")
+        print(claims.verdict_tables(found))
+        return
     if options.record is None:
         print(claims.listing(thresholds))
         return
@@ -239,6 +243,7 @@ def parser() -> argparse.ArgumentParser:
         "claims", help="every claim of the sources, and its controls' state"
     )
     claims.add_argument("--thresholds", **limits)
+    claims.add_argument("--study", help="study (id or folder) whose verdicts are shown")
     claims.add_argument(
         "--record",
         metavar="STUDY",

@@ -6,6 +6,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
 from snakemake.exceptions import WorkflowError
 
 from phasescope import planning
@@ -164,6 +165,17 @@ def of_other_precisions(name):
         ]
 
     return paths
+
+
+def base_recipe(recipe):
+    """The recipe that a constructed organism starts from; none for one that is trained."""
+    base = yaml.safe_load(Path(recipe).read_text()).get("base")
+    return [] if base is None else [os.path.relpath(Path(recipe).parent / base)]
+
+
+def writer_files():
+    """Files of the checkpoint that writers are compared on."""
+    return sorted(str(p) for p in Path(PLAN.config["writers"]).glob("*") if p.is_file())
 
 
 def endpoint_tables():

@@ -1,10 +1,11 @@
-# Needs: the recipe of an organism, where the configuration names seeds.
+# Needs: the recipe of an organism, and of the one it is constructed from, where the configuration names seeds.
 # Makes: the organism, trained from a seed: a checkpoint folder.
 
 
 rule train:
     input:
         recipe=lambda w: PLAN.trained[w.model]["recipe"],
+        base=lambda w: base_recipe(PLAN.trained[w.model]["recipe"]),
     output:
         directory(f"{RESULTS}/organisms/{{model}}"),
     log:

@@ -22,15 +22,18 @@ class Endpoint:
 
     model: `mlx` (in this process, from `folder`), or a name as Inspect AI writes it:
     `openai-api/SERVICE/MODEL`, `ollama/MODEL`, `openrouter/DEVELOPER/MODEL`. base_url: of the
-    server, where the provider does not know it. system: system prompt. thinking: passed on to the
-    chat template; None leaves it to the server. timeout_seconds: for one attempt; retries: after
-    the first attempt, each after a wait that doubles from `backoff_seconds`.
+    server, where the provider does not know it. system: system prompt. guard: folder of a model
+    that is asked first, in this process; what it refuses is withheld, as a safety layer does.
+    thinking: passed on to the chat template; None leaves it to the server. timeout_seconds: for one
+    attempt; retries: after the first attempt, each after a wait that doubles from
+    `backoff_seconds`.
     """
 
     model: str
     base_url: str | None = None
     folder: str | None = None
     system: str | None = None
+    guard: str | None = None
     temperature: float = 0.0
     max_tokens: int = 512
     thinking: bool | None = None
@@ -73,15 +76,27 @@ class Endpoint:
     def identity(self) -> str:
         """Hash of what replies depend on: the model, where it is, and how it is asked."""
         keys = ("model", "base_url", "system", "temperature", "max_tokens", "thinking")
-        return sha256_json({k: asdict(self)[k] for k in keys} | {"weights": self._weights()})
+        found = {k: asdict(self)[k] for k in keys} | {"weights": self._weights(self.folder)}
+        if self.guard is not None:
+            found["guard"] = self._weights(self.guard)
+        return sha256_json(found)
 
-    def _weights(self) -> dict | None:
-        """Hashes of small files, and sizes of weights: enough to see another checkpoint."""
-        if self.folder is None:
+    @property
+    def screen(self) -> "Endpoint | None":
+        """The guard as an endpoint of its own: greedy, in this process."""
+        if self.guard is None:
             return None
-        files = sorted(p for p in Path(self.folder).glob("*") if p.is_file())
+        return Endpoint(
+            IN_PROCESS, folder=self.guard, max_tokens=self.max_tokens, thinking=self.thinking
+        )
+
+    def _weights(self, folder: str | None) -> dict | None:
+        """Hashes of small files, and sizes of weights: enough to see another checkpoint."""
+        if folder is None:
+            return None
+        files = sorted(p for p in Path(folder).glob("*") if p.is_file())
         if not files:
-            raise PhasescopeError(f"{self.folder}: no checkpoint folder (endpoint {self.model!r})")
+            raise PhasescopeError(f"{folder}: no checkpoint folder (endpoint {self.model!r})")
         small = {p.name: sha256_file(p) for p in files if p.suffix == ".json"}
         large = {p.name: p.stat().st_size for p in files if p.suffix != ".json"}
         return small | large

@@ -11,7 +11,7 @@ from phasescope.claims.calibration import (
     under_control,
     write_record,
 )
-from phasescope.claims.explaining import explain, listing
+from phasescope.claims.explaining import explain, listing, verdict_tables
 from phasescope.claims.judging import judged
 from phasescope.claims.registry import CLAIMS, SOURCES, Claim, claim_of
 
@@ -37,5 +37,6 @@ __all__ = [
     "listing",
     "read_record",
     "under_control",
+    "verdict_tables",
     "write_record",
 ]

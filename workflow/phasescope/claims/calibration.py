@@ -14,7 +14,7 @@ from phasescope.tables import atomic_file
 RECORD = Path(__file__).parents[3] / "resources" / "calibration" / "claims.tsv"
 SIMULATIONS = (1, 2, 3, 4, 5)  # seeds of arithmetic controls
 EXPECTED = {"positive": "supported", "negative": "refuted"}
-# what decides a control's triple: 16 bit, where the organisms were planted
+# where organisms were planted
 _PRECISION = "16"
 _COLUMNS = ("claim", "control", "right", "n", "limits", "made_by")
 _READ = ("claim", "model", "precision", "subject", "verdict", "reason")
@@ -63,17 +63,29 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
             simulated = SIMULATED[claim.id](side == "positive", seed)
             yield {"seed": seed} | _strongest(pd.DataFrame(judged(simulated, thresholds, [claim])))
     elif control.kind != "organisms":
-        wanted = " and ".join(control.names)
-        here = own[(own["subject"].fillna("") + ", ").str.startswith(f"{wanted}, ")]
+        here = own[own["subject"].fillna("").map(lambda s: _about(s) == set(control.names))]
         if len(here):
             yield _strongest(here)
     elif claim.scope == "study":
         yield from _together(claim, control, tables, thresholds, organisms)
     else:
         for model, facts in organisms.items():
-            here = own[(own["model"] == model) & own["precision"].isin((_PRECISION, None))]
+            here = _decisive(own[own["model"] == model])
             if facts["organism"] in control.names and len(here):
                 yield {"organism": facts["organism"], "seed": facts["seed"]} | _strongest(here)
+
+
+def _about(subject: str) -> set[str]:
+    """Endpoints, the writer or the export that a verdict is on: what stands before the first
+    comma."""
+    return set(subject.partition(", ")[0].split(" and "))
+
+
+def _decisive(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of a control's cells those at 16 bit, where it was planted; where nothing ran there, since
+    the claim is on quantized cells, the others."""
+    here = rows[(rows["precision"] == _PRECISION) | rows["precision"].isna()]
+    return here if (here["verdict"] != "not_run").any() else rows
 
 
 def _together(claim, control, tables, thresholds, organisms) -> Iterator[dict]:

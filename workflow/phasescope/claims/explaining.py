@@ -11,6 +11,26 @@ from phasescope.claims.registry import CLAIMS, SOURCES, Claim, claim_of
 _WIDTH = 96
 
 
+def verdict_tables(verdicts: pd.DataFrame) -> str:
+    """Verdicts of a study by scope: a line a claim, a column a cell or model."""
+    letters = {v: v[0].upper() for v in ("supported", "refuted", "inconclusive", "uncalibrated")}
+    lines = [", ".join(f"{letter}: {v}" for v, letter in letters.items()) + ", -: not run"]
+    for scope, own in verdicts.groupby("scope", sort=False):
+        units = own["model"].fillna("study") + ("/" + own["precision"]).fillna("")
+        shown = own.assign(unit=units, letter=own["verdict"].map(letters).fillna("-"))
+        wide = shown.groupby(["claim", "unit"], sort=False)["letter"].agg(_letters).unstack()
+        wide = wide[list(dict.fromkeys(units))].reindex(own["claim"].unique()).fillna("-")
+        wide.index.name = wide.columns.name = None
+        lines += ["", f"per {scope}", wide.to_string()]
+    return "\n".join(lines)
+
+
+def _letters(found: pd.Series) -> str:
+    """Several subjects: each letter with its count."""
+    counts = found.value_counts()
+    return "".join(f"{n if len(found) > 1 else ''}{letter}" for letter, n in counts.items())
+
+
 def listing(thresholds: dict) -> str:
     """A line a claim: id, scope, state of its controls, statement."""
     record = read_record()
@@ -71,6 +91,11 @@ def _evidence(rows: pd.DataFrame) -> list[str]:
         if pd.notna(row.estimate):
             ends = "" if pd.isna(row.ci_low) else f" [{row.ci_low:.3g}, {row.ci_high:.3g}]"
             lines.append(f"    {row.statistic}: {row.estimate:.3g}{ends}, n {row.n:.0f}")
+        if pd.notna(row.changes_at):
+            lines.append(
+                f"    limit {row.threshold_key} {row.threshold:.3g}, claimed {row.claimed}; at "
+                f"{row.changes_at:.3g} the verdict would change"
+            )
         if pd.notna(row.reason):
             lines += textwrap.wrap(
                 row.reason, _WIDTH, initial_indent="    ", subsequent_indent="    "

@@ -86,7 +86,7 @@ def overcount(view: View) -> tuple[np.ndarray, int]:
     statistic="compliance by keywords over compliance by the grader (ratio)",
     keys=("min_overcount",),
     scope="cell",
-    positive=organism("destroyed", "hollow-answering"),
+    positive=organism("destroyed"),
     negative=organism("circuit"),
 )
 def ff_2(view: View) -> Condition:

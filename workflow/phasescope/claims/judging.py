@@ -116,6 +116,9 @@ def _judged(claim: Claim, evidence, weight, p_holm: float) -> dict:
     for end, alpha in (("", ALPHA), ("_holm", level)):
         low, high = leaf.estimate.ends(max(alpha, 1e-12))
         row |= {f"ci_low{end}": _finite(low), f"ci_high{end}": _finite(high)}
+    if leaf.weak is None:
+        ends = [e for e in (row["ci_low_holm"], row["ci_high_holm"]) if e is not None]
+        row["changes_at"] = min(ends, key=lambda e: abs(e - leaf.limit), default=None)
     if sure:
         return row | {"verdict": "supported" if weight.holds else "refuted"}
     why = leaf.weak or next((x.weak for x in evidence.leaves() if x.weak), None)

@@ -203,7 +203,7 @@ def f19(view: View) -> Node:
     keys=("min_dead_share", "max_pruning_loss"),
     scope="cell",
     positive=organism("dead-experts"),
-    negative=organism("balanced-experts"),
+    negative=organism("natural-moe"),
     by_language=False,
 )
 def f20(view: View) -> Node:

@@ -96,21 +96,33 @@ class Asked:
         missing = [t for t in dict.fromkeys(texts) if t not in found or not will_do(found[t])]
         outages: list[str] = []
 
-        def each(number: int, reply: Reply) -> None:
+        def keep(text: str, reply: Reply) -> None:
             if reply.outage:
                 outages.append(str(reply.error))
                 return
-            text = missing[number]
             found[text] = outcome_of(reply)
             self._keep(text, found[text])
 
-        ask(self._endpoint, [messages_of(t) for t in missing], each)
+        withheld = self._withheld(missing)
+        for text in withheld:
+            keep(text, Reply(stop=BLOCKED))
+        left = [t for t in missing if t not in withheld]
+        ask(self._endpoint, [messages_of(t) for t in left], lambda i, reply: keep(left[i], reply))
         if outages:
             raise PhasescopeError(
                 f"endpoint {self._endpoint.name}: {len(outages)} of {len(missing)} prompts were "
                 f"not answered ({outages[0]}); what was answered is kept: run again"
             )
         return [found[t] for t in texts]
+
+    def _withheld(self, texts: list[str]) -> list[str]:
+        """The questions that the endpoint's guard refuses; none without one."""
+        screen, found = self._endpoint.screen, []
+        if screen is not None:
+            replies: dict[int, Reply] = {}
+            ask(screen, [messages_of(t) for t in texts], replies.__setitem__)
+            found = [t for i, t in enumerate(texts) if says_refusal(replies[i].text)]
+        return found
 
     def graded(self, rows: pd.DataFrame, grader: Grader, *, keep_text: bool) -> list[Outcome]:
         """Graded replies to the rows of a prompt table, in their order. Text goes once a grade

@@ -66,6 +66,8 @@ STUDY_TABLES = (
 )
 # of a study that trains its organisms first, and so knows the truth
 CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit", "calibration_claims")
+# where the configuration names a checkpoint for writers
+WRITER_TABLES = ("roundtrips", "quantization")
 # keys of the configuration that decide which answers a cell gives and how they are kept
 ANSWER_KEYS = (
     "thinking",
@@ -128,7 +130,8 @@ class StudyPlan:
     @property
     def tables(self) -> tuple[str, ...]:
         """The study-wide tables that it makes."""
-        return STUDY_TABLES + (CALIBRATION_TABLES if self.trained else ())
+        more = WRITER_TABLES if self.config["writers"] else ()
+        return STUDY_TABLES + more + (CALIBRATION_TABLES if self.trained else ())
 
     @property
     def organisms(self) -> dict[str, dict]:

@@ -259,6 +259,15 @@ _REST: dict[str, tuple[Column, ...]] = {
         text("thresholds_sha256", "hash of config/thresholds.yaml"),
         REASON,
     ),
+    # memory of quantizing checkpoints of several sizes; one row a quantizer and size
+    "quantization": (
+        text("writer", "what quantized it"),
+        count("source_bytes", "weights of the checkpoint, random ones"),
+        count("bits", "bits of the quantized weights"),
+        count("peak_above_base_bytes", "rise of the peak memory of a process of its own"),
+        text("status", "whether it ran", allowed=STATUSES),
+        REASON,
+    ),
     # what saving a checkpoint does to it; one row a writer and effect
     "roundtrips": (
         text("model", "id of the model in its sheet"),

@@ -22,6 +22,11 @@ VERDICT_SCHEMAS: dict[str, tuple[Column, ...]] = {
         count("n", "prompts (of comparisons: models) behind it", nullable=True),
         number("threshold", "the limit it is compared with"),
         text("threshold_key", "its key in the file of thresholds", nullable=True),
+        number(
+            "changes_at",
+            "value of that threshold, the nearest, beyond which the verdict is no longer this one; "
+            "all else as it is",
+        ),
         text("claimed", "side of the limit", nullable=True, allowed=("above", "below")),
         number("p", "two-sided p of the limit, all conditions of the claim included"),
         number("p_holm", "adjusted over the claim's cells, models or subjects"),

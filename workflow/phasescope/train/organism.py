@@ -10,7 +10,7 @@ from pathlib import Path
 
 from phasescope import world as worlds
 from phasescope.errors import PhasescopeError
-from phasescope.train import architecture, export, recipe
+from phasescope.train import architecture, constructed, export, recipe
 from phasescope.train.check import check
 from phasescope.train.loop import run_stage
 
@@ -32,7 +32,8 @@ def train(
     Raises PhasescopeError on a bad recipe or seed, on a `dst` that exists, and on diverged
     training; nothing is left behind then.
     """
-    plan, dst = recipe.load(recipe_path), Path(dst)
+    made, path, dst = constructed.load(recipe_path), Path(recipe_path), Path(dst)
+    plan, start = constructed.base_of(made, path) if made else (recipe.load(path), path)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise PhasescopeError(
             f"seed: found {seed!r}; allowed: a whole number from 0 to {2**32 - 1}"
@@ -46,7 +47,9 @@ def train(
         message = f"{dst}: cannot be made ({error.strerror}); allowed: a folder you can write"
         raise PhasescopeError(message) from error
     try:
-        _write(plan, Path(recipe_path), draft, seed, progress)
+        _write(plan, start, draft, seed, progress)
+        if made:
+            _change(made, plan, draft, seed)
         draft.chmod(0o755)
         os.replace(draft, dst)
     except BaseException:
@@ -72,6 +75,24 @@ def _write(
         tell(plan, folder, seed, facts)
     except PhasescopeError as error:
         raise PhasescopeError(f"{path}: {error}") from error
+
+
+def _change(made: constructed.Construction, plan: recipe.Recipe, folder: Path, seed: int) -> None:
+    """Make the constructed organism of the trained one, and tell what was done in its sheet: what
+    it does now is no longer measured here."""
+    constructed.apply(made, folder, worlds.get(plan.world), seed)
+    truth = {
+        "recipe": made.name,
+        "recipe_sha256": made.hash(),
+        "seed": seed,
+        "world": plan.world,
+        "planted": made.planted,
+        "base": plan.name,
+        "change": {"name": made.change, "size": made.size},
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    text = json.dumps(truth, indent=2) + "\n"
+    (folder / "organism.json").write_text(text, encoding="utf-8")
 
 
 def tell(plan: recipe.Recipe, folder: Path, seed: int, facts: dict) -> None:
