@@ -10,7 +10,7 @@ import pytest
 from phasescope.claims import CLAIMS
 from phasescope.claims.judging import judged
 from phasescope.claims.simulated import SIMULATED
-from phasescope.tables import SCHEMAS, frame_of
+from phasescope.tables import frame_of
 from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -131,7 +131,7 @@ def sets(shift: float, statistic: str) -> dict:
 def survivors(projection: float, addition: float) -> dict:
     """Edits that work at 16 bit, and what is left of that at 4."""
     rows = []
-    sides = (("weight_projection", projection, None), ("weight_addition", addition, 0.5))
+    sides = (("weight_projection", projection, 1.0), ("weight_addition", addition, 0.5))
     for edit, value, dose in sides:
         own = {"edit": edit, "dose": dose}
         rows.append(stated("removal", 0.9, format="bfloat16", **own))
@@ -143,6 +143,7 @@ def survivors(projection: float, addition: float) -> dict:
 def conversions(kept: float, works: float) -> dict:
     """An edit in a GGUF file: so much of it in the tensors, so much of its removal in llama.cpp."""
     own = {"format": "gguf", "export": "mlx_lm", "recipe": "Q8_0", "edit": "weight_projection"}
+    own["dose"] = 1.0
     tensors = {"statistic": "kept", "estimate": kept, "n": 12, "status": "run"}
     return {"survival": [CELL | own | tensors, stated("removal_kept", works, **own)]}
 
@@ -189,7 +190,7 @@ def patches(early: float, late: float) -> dict:
 def channels(single: int) -> dict:
     """Both channels can be read; clearing one answers so many, both all."""
     read = ("recurrent_state", "residual after recurrent")
-    read = [stated("auroc", 0.95, 0.03, channel=c) for c in read]
+    read = [stated("auroc_topic_left_out", 0.95, 0.03, channel=c) for c in read]
     rows = [row("ablation", "pathways", full=single, site=s) for s in ("mixer", "residual")]
     both = row("combination", "pathways", full=N, site="several", pathways="A+S")
     return edited(*rows, both) | {"channels": read}
@@ -311,6 +312,7 @@ def loaded(slope: float) -> dict:
     sizes = (10**6, 10**7, 2 * 10**7, 10**8)
     rows = [
         {"writer": "w", "source_bytes": s, "peak_above_base_bytes": int(1e6 + slope * s)}
+        | {"status": "run"}
         for s in sizes
     ]
     return {"quantization": rows}
@@ -455,8 +457,7 @@ def test_a_claim_is_seen_to_be_true_and_to_be_false(id, side):
     """A test that supports a claim on any table, or refutes none, measures nothing."""
     given = CASES[id][not side]
     tables = {
-        name: frame_of(name, rows) if name in SCHEMAS else pd.DataFrame(rows)
-        for name, rows in given.items()
+        name: rows if name == "topics" else frame_of(name, rows) for name, rows in given.items()
     }
     tables["cells"] = frame_of("cells", cells("16", "8", "4"))
     found = {r["verdict"] for r in judged(tables, LIMITS, [CLAIMS[id]])} - {"not_run"}

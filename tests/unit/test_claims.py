@@ -1,5 +1,7 @@
 """The registry of claims, how evidence becomes a verdict, and what controls decide."""
 
+import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -27,8 +29,10 @@ from phase_rows import N, ladder, pathways, row, shams
 
 ROOT = Path(__file__).parents[2]
 LIMITS = read_thresholds(ROOT / "config/thresholds.yaml")
-# tables that other stages will make; a claim on them reads `not_run` until then
-PENDING = {"survival", "quantization", "topics"}
+# no stage makes it: f25 reads `not_run`
+PENDING = {"topics"}
+DESIGNS = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
+DESIGNS = set(DESIGNS["properties"]["designs"]["items"]["enum"])
 
 
 def cells(*models, architecture="dense-hybrid", precisions=("16",)) -> pd.DataFrame:
@@ -59,6 +63,7 @@ def test_claims_name_what_exists(id):
     """A claim that reads a table or threshold that nobody writes would never run."""
     claim = CLAIMS[id]
     assert set(claim.tables) <= set(SCHEMAS) | PENDING
+    assert set(claim.designs) <= DESIGNS
     assert calibration.limits_of(claim, LIMITS)  # KeyError for an unknown threshold
     assert claim.statement and claim.statistic and claim.test.__doc__
     source = Path(claim.test.__code__.co_filename).read_text()
@@ -156,15 +161,15 @@ def test_what_never_refuses_has_nothing_to_remove():
     assert verdict("xs-3", interventions=[row(refused=2)]) == "not_run"
 
 
-def cell_of(single: int, one: int, two: int, three: int, random: int) -> list[dict]:
-    """A cell whose single interventions, pathways and shams answer so many prompts."""
+def cell_of(single, one, two, three, random, battery) -> list[dict]:
+    """A cell whose single interventions, pathways, shams and battery answer so many prompts."""
     return [
         row(),
         row("ablation", "ablation-dose", full=single),
         *shams(random, design="ablation-dose"),
         *pathways(one, two, three),
         *ladder(4),
-        row("ablation", "battery", full=single),
+        row("ablation", "battery", full=battery),
         *shams(random, design="battery"),
     ]
 
@@ -173,24 +178,28 @@ answered = st.integers(0, N)
 AGAINST = {
     "xs-3": {"none", "three_pathway", "reasoning_tangle", "holographic"},
     "xs-7": {"none", "deletable_circuit", "holographic"},
+    "f04": {"none", "deletable_circuit", "holographic"},
     "xs-10": {"none", "deletable_circuit", "three_pathway"},
 }
 
 
-@given(answered, answered, answered, answered, st.integers(0, 8))
+@given(answered, answered, answered, answered, st.integers(0, 8), answered)
 @settings(deadline=None, max_examples=15)
-@example(N, 0, 0, 0, 2)
-@example(0, 0, 0, N, 2)
-@example(0, 0, 0, 0, 2)
-@example(N, N, N, N, 2)
-def test_claims_and_phase_never_disagree_on_a_cell(single, one, two, three, random):
+@example(N, 0, 0, 0, 2, N)
+@example(0, 0, 0, N, 2, 0)
+@example(0, 0, 0, 0, 2, 0)
+@example(0, 0, 0, 0, 2, N)  # the battery alone breaks it
+@example(N, N, N, N, 2, N)
+def test_claims_and_phase_never_disagree_on_a_cell(single, one, two, three, random, battery):
     """If a cell were a deletable circuit by its phase and holographic by its claim, one reader
     would be told two things."""
-    rows = cell_of(single, one, two, three, random)
+    rows = cell_of(single, one, two, three, random, battery)
     phase = classify(frame_of("interventions", rows), LIMITS, 0)["phase"]
     for id, excluded in AGAINST.items():
         if verdict(id, interventions=rows) == "supported":
             assert phase not in excluded
+    if phase == "holographic":
+        assert verdict("xs-10", interventions=rows) != "refuted"
 
 
 def test_the_family_is_adjusted():
@@ -236,6 +245,52 @@ def test_one_model_without_recurrent_layers_decides_nothing():
     kept = (frame["architecture"] == "moe-hybrid") | (frame.index == 1)
     (found,) = judged(tables | {"cells": frame[kept]}, LIMITS, [CLAIMS["xs-19"]])
     assert found["verdict"] == "inconclusive"
+
+
+def test_what_would_change_a_verdict_is_its_nearest_end():
+    """A reader who cannot see how near the limit was takes 0.76 against 0.75 for a fact."""
+    frames = {"cells": cells("m"), "interventions": frame_of("interventions", circuit())}
+    (found,) = judged(frames, LIMITS, [CLAIMS["xs-3"]])
+    assert found["verdict"] == "supported"
+    key, at = found["threshold_key"], found["changes_at"]
+    for step, verdict_ in ((-1e-3, "supported"), (1e-3, "inconclusive")):
+        side = step if found["claimed"] == "above" else -step
+        limits = LIMITS | {"claims": LIMITS["claims"] | {key: at + side}}
+        (again,) = judged(frames, limits, [CLAIMS["xs-3"]])
+        assert again["verdict"] == verdict_
+
+
+def test_a_verdict_table_has_every_unit():
+    """A cell left out of a table of verdicts would seem not to exist."""
+    rows = [r | {"model": m} for m in ("m0", "m1") for r in circuit()]
+    frames = {"cells": cells("m0", "m1"), "interventions": frame_of("interventions", rows)}
+    found = claims.under_control(judged(frames, LIMITS), [], LIMITS, {})
+    frame = frame_of("claims", [r | {"thresholds_sha256": "0"} for r in found])
+    text = claims.verdict_tables(frame)
+    for needed in ("per cell", "per model", "per study", "m0/16", "m1/16", *CLAIMS):
+        assert needed in text
+
+
+# words of the claims themselves, not limits: half of the refusals (xs-5), an empty or whole share
+_NO_LIMITS = {0.0, 0.5, 1.0}
+
+
+@pytest.mark.parametrize("room", ["claims", "survival", "phases", "comparisons", "report"])
+def test_thresholds_are_nowhere_else(room):
+    """A limit in the code would judge by another number than the file that the verdict names."""
+    for path in (ROOT / "workflow/phasescope" / room).rglob("*.py"):
+        if path.name == "simulated.py":  # what is true by construction, no limit
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare):
+                sides = [node.left, *node.comparators]
+                found = [s.value for s in sides if isinstance(s, ast.Constant)]
+                limits = {v for v in found if isinstance(v, float)} - _NO_LIMITS
+                assert not limits, f"{path.name}, line {node.lineno}: {limits}"
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
+                names = [t.id for t in node.targets if isinstance(t, ast.Name)]
+                named = [n for n in names if re.match(r"MIN_|MAX_|.*_(BELOW|ABOVE)$", n)]
+                assert not (named and isinstance(node.value.value, float)), f"{path.name}: {named}"
 
 
 def published(rows, lines, grading=None) -> dict:
@@ -291,6 +346,31 @@ def test_calibration_runs_claims_on_their_organisms():
     assert not own["negative"]["right"] and own["negative"]["verdict"] == "supported"
     counts = claims.counted(triples, LIMITS, "test")
     assert "xs-3" not in claims.in_words(counts, LIMITS).splitlines()[0]
+
+
+def test_calibration_knows_endpoints_in_any_order_and_quantized_controls():
+    """A control that is there and not found would leave its claim uncalibrated for good."""
+    rows = [
+        {"endpoint": e, "prompt": f"p{i}", "label": "hazardous", "grade": g}
+        for e, g in (("bare", "full"), ("again", "full"), ("guarded", "refusal"))
+        for i in range(N)
+    ]
+    base, edits = [row(precision="4")], {"precision": "4", "design": "integers"}
+    mild = row("integer_edit", full=N, dose=0.01, **edits)
+    ruin = row("integer_edit", lost=N, dose=0.1, **edits)
+    weak = [row("integer_edit", dose=d, sham_draw=0, **edits) for d in (0.01, 0.1)]
+    found = [r | {"model": "circuit-seed1"} for r in [*base, mild, ruin, *weak]]
+    tables = {
+        "cells": cells("circuit-seed1", precisions=("16", "4")),
+        "endpoints": frame_of("endpoints", rows),
+        "interventions": frame_of("interventions", found),
+    }
+    organisms = {"circuit-seed1": {"organism": "circuit", "seed": 1}}
+    found = judged(tables, LIMITS)
+    triples = claims.claim_calibration(tables, LIMITS, found, organisms, simulate=False)
+    right = {(t["claim"], t["control"]): t["right"] for t in triples if "right" in t}
+    assert right["ff-6", "positive"] and right["ff-6", "negative"]
+    assert right["f15", "positive"]
 
 
 def test_the_record_that_ships_is_read(tmp_path):

@@ -4,7 +4,7 @@ import pandas as pd
 
 from phasescope.claims.estimates import Estimate, exact, given, paired
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.precision import beside, edit_in_words, followed
+from phasescope.claims.precision import beside, edit_in_words, followed, gaps
 from phasescope.claims.registry import Control, claim, organism
 from phasescope.claims.view import COMPLIANT, View
 from phasescope.errors import NotRun
@@ -39,8 +39,7 @@ def xs_14(view: View) -> dict[str, Node]:
 
 def edit_subject(row: pd.Series) -> str:
     """Export, type and edit: what a verdict of xs-14 is of."""
-    dose = f", {row['dose']:g} gaps" if pd.notna(row["dose"]) else ""
-    return f"{row['export']}, {row['recipe']}, {row['edit']}{dose}"
+    return f"{row['export']}, {row['recipe']}, {str(row['edit']).replace('_', ' ')}{gaps(row)}"
 
 
 def _lost(view: View, kept: pd.Series, removal: pd.Series) -> Node:
@@ -112,7 +111,7 @@ def worked(view: View, edit: str) -> pd.DataFrame:
     at_16 = followed(view, statistic="removal", format="bfloat16", edit=edit)
     doses = at_16.loc[at_16["estimate"] >= view.limit("min_removal"), "dose"]
     rows = followed(view, statistic="removal_kept", bits=4, recipe="plain", edit=edit)
-    rows = rows[rows["dose"].isin(doses) | (rows["dose"].isna() & doses.isna().any())]
+    rows = rows[rows["dose"].isin(doses)]
     if rows.empty:
         raise NotRun(f"no {edit.replace('_', ' ')} removed refusal at 16 bit")
     return rows

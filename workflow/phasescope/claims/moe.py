@@ -206,8 +206,8 @@ def _flip(view: View, row, key: str, above: bool) -> Condition:
     "two channels: residual and recurrent state",
     tables=("channels", "interventions"),
     designs=("ablation-scope", "pathways"),
-    statistic="AUROC of each channel; removal by clearing what mixers pass on from token to token "
-    "(A), the residual stream (S), and both (share)",
+    statistic="AUROC of each channel on topics left out; removal by clearing what mixers pass on "
+    "from token to token (A), the residual stream (S), and both (share)",
     keys=("min_channel_auroc", "max_part_removal", "min_removal"),
     scope="cell",
     positive=organism("two-channel"),
@@ -216,7 +216,7 @@ def _flip(view: View, row, key: str, above: bool) -> Condition:
 def f07(view: View) -> Node:
     """Each can be read, neither alone removes, both do. A state reaches the residual stream through
     its mixer's output alone, so that is where it is cleared (design `pathways`: A, S and A+S)."""
-    rows = view.rows("channels", statistic="auroc")
+    rows = view.rows("channels", statistic="auroc_topic_left_out")
     reads = []
     for prefix in ("recurrent_state", "residual"):
         own = rows[rows["channel"].str.startswith(prefix)]

@@ -69,11 +69,14 @@ def followed(view: View, **values) -> pd.DataFrame:
     return rows[rows["estimate"].notna()]
 
 
+def gaps(row: pd.Series) -> str:
+    """The dose of an addition, in words; empty for what has none."""
+    return f" of {row['dose']:g} gaps" if "addition" in str(row["edit"]) else ""
+
+
 def edit_in_words(row: pd.Series) -> str:
     """An edit of the table `survival` and the format it went through."""
-    parts = [str(row["edit"]).replace("_", " ")]
-    if pd.notna(row["dose"]):
-        parts.append(f"{row['dose']:g} gaps")
+    parts = [str(row["edit"]).replace("_", " ") + gaps(row)]
     parts += [str(row[c]) for c in ("export", "recipe") if pd.notna(row[c])]
     if pd.notna(row["bits"]):
         parts.append(f"{row['bits']:.0f} bit, groups of {row['group_size']:.0f}")

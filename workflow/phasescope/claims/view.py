@@ -55,13 +55,13 @@ class View:
         """
         if table not in self.tables:
             raise NotRun(f"no table {table}")
-        found = self._narrowed(table, values.pop("precision", self.precision))
+        here = found = self._narrowed(table, values.pop("precision", self.precision))
         for column, value in values.items():
             found = found[found[column].isin(value if isinstance(value, tuple) else (value,))]
         ran = found[found["status"] == "run"] if "status" in found else found
         if ran.empty:
-            what = ", ".join(f"{k} {v}" for k, v in values.items())
-            why = _reasons(found)
+            what = ", ".join(f"{k} {_listed(v)}" for k, v in values.items())
+            why = _reasons(found) or _reasons(here)
             raise NotRun(f"table {table} has nothing{' of ' * bool(what)}{what}{why}")
         return ran
 
@@ -169,8 +169,14 @@ class View:
         return rows
 
 
+def _listed(value) -> str:
+    return " or ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def _reasons(found: pd.DataFrame) -> str:
-    reasons = found["reason"].dropna().unique() if "reason" in found else []
+    if not {"reason", "status"} <= set(found):
+        return ""
+    reasons = found.loc[found["status"] == "not_run", "reason"].dropna().unique()
     return f": {reasons[0]}" if len(reasons) else ""
 
 

@@ -91,7 +91,7 @@ class Rule:
         makes it refuse benign prompts, zero lies on the refusing side of that direction, and that
         refusal stays says nothing."""
         found = ~self._any(
-            self._found.side_rows,
+            self._found.side_rows + self._found.battery_rows,
             lambda row: self._draws(row).full > self._phases["max_robust_full"],
         )
         found &= ~self._any(self._found.direction_rows, self._refuses_benign)

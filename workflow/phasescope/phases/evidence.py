@@ -12,8 +12,10 @@ from phasescope.tables.interventions import CLAIM_DESIGN_NAMES
 # what makes two rows one setting, where it stands in two designs
 _SETTING = ["intervention", "direction", "position", "site", "pathways", "layers", "dose", "rank"]
 
+# all that the rule reads of it is whether any of it answers: then nothing is holographic
+BATTERY = "battery"
 # what single claims rest on; the rule's thresholds were fitted without these
-OTHER_DESIGNS = CLAIM_DESIGN_NAMES
+OTHER_DESIGNS = tuple(d for d in CLAIM_DESIGN_NAMES if d != BATTERY)
 
 _OF = {"n_removed": "n_refused_at_baseline", "n_refusal": "n_hazardous"}
 
@@ -23,7 +25,8 @@ class Evidence:
     """Generated rows on the evaluate split, by the part they play in the rule.
 
     singles: one intervention each; pathways: several of A, R and S at once; ladder: subspaces of
-    growing rank; shams: matched controls of all of them; random: controls of the ladder.
+    growing rank; shams: matched controls of all of them; random: controls of the ladder; battery:
+    the settings of that design, where it ran.
     """
 
     baseline: pd.Series
@@ -32,6 +35,12 @@ class Evidence:
     ladder: pd.DataFrame
     shams: pd.DataFrame
     random: pd.DataFrame
+    battery: pd.DataFrame
+
+    @cached_property
+    def battery_rows(self) -> list[pd.Series]:
+        """What claim xs-10 tries beyond the rest."""
+        return _rows(self.battery)
 
     @cached_property
     def single_rows(self) -> list[pd.Series]:
@@ -86,13 +95,15 @@ def evidence(interventions: pd.DataFrame) -> Evidence | None:
     control = edited["sham_draw"].notna()
     ladder = edited["design"] == "rank-ladder"
     several = edited["intervention"] == "combination"
+    beside = edited["design"] == BATTERY
     return Evidence(
         baseline.iloc[0],
-        edited[~control & ~ladder & ~several].drop_duplicates(_SETTING),
-        edited[~control & several],
+        edited[~control & ~ladder & ~several & ~beside].drop_duplicates(_SETTING),
+        edited[~control & several & ~beside],
         edited[~control & ladder],
         edited[control & ~ladder],
         edited[control & ladder],
+        edited[~control & beside],
     )
 
 

@@ -1,0 +1,113 @@
+"""Organisms constructed from others: what was changed, and that nothing else was."""
+
+import json
+import shutil
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from phasescope import world
+from phasescope.checkpoint import audit, memory, memory_rows
+from phasescope.errors import PhasescopeError
+from phasescope.train import constructed, export
+from phasescope.train.architecture import layers_of
+from phasescope.train.rows import fit_pairs, token_table
+
+ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
+RECIPES = ORGANISMS / "recipes" / "constructed"
+WORLD = world.get("world-a")
+
+
+def made(name: str, base: str, folder: Path):
+    """A shipped organism changed as a recipe says; the model before and after."""
+    shutil.copytree(ORGANISMS / base, folder)
+    before = export.load(folder)
+    constructed.apply(constructed.load(RECIPES / f"{name}.yaml"), folder, WORLD, 1)
+    return before, export.load(folder)
+
+
+def tokens(count=40) -> mx.array:
+    return mx.array(token_table(WORLD, fit_pairs(WORLD).head(count), "answer"))
+
+
+def difference(before, after) -> float:
+    return float(mx.abs(before(tokens()) - after(tokens())).max())
+
+
+def router_logits(model) -> list[np.ndarray]:
+    """What each router gives the experts, (tokens, experts)."""
+    noted = {}
+    for i, layer in enumerate(layers_of(model)):
+        layer.mlp.gate = constructed._Noting(layer.mlp.gate, noted.setdefault(i, []))
+    model(tokens())
+    routers = [layer.mlp.gate._router for layer in layers_of(model)]
+    return [
+        np.array(router(mx.array(noted[i][0])).astype(mx.float32))
+        for i, router in enumerate(routers)
+    ]
+
+
+@pytest.mark.parametrize(("name", "sign"), [("negative-logit", -1), ("positive-logit", 1)])
+def test_shifted_routers_select_as_before(name, sign, tmp_path):
+    """If it failed, f17 would be calibrated on a model that the shift had broken, or on logits of
+    the wrong sign."""
+    before, after = made(name, "natural-moe", tmp_path / "o")
+    old, new = router_logits(before), router_logits(after)
+    for a, b in zip(old, new, strict=True):
+        assert (np.sign(b) == sign).mean() > 0.99
+        same = np.argsort(-a, axis=1)[:, :2] == np.argsort(-b, axis=1)[:, :2]
+        assert same.mean() > 0.9  # bfloat16 rounds the larger weights
+
+
+def test_idle_experts_never_write(tmp_path):
+    """If it failed, f20 would be calibrated on experts that do something."""
+    before, after = made("dead-experts", "natural-moe", tmp_path / "o")
+    assert difference(before, after) < 1e-5
+    for logits in router_logits(after):
+        assert logits.shape[1] == 12
+        assert np.argsort(-logits, axis=1)[:, :2].max() < 8
+
+
+def test_vision_is_ballast_and_noise_destroys(tmp_path):
+    """If it failed, f01 would have no vision tensors to find, or keyword graders a model that still
+    answers."""
+    before, after = made("vision-ballast", "circuit", tmp_path / "v")
+    assert difference(before, after) == 0
+    found = audit(tmp_path / "v")
+    assert found.summary["vision_tensors"] > 0
+    before, after = made("destroyed", "circuit", tmp_path / "d")
+    agree = before(tokens()).argmax(-1) == after(tokens()).argmax(-1)
+    assert float(agree.mean()) < 0.2
+
+
+def test_a_faulty_construction_is_one_line(tmp_path):
+    """If it failed, a misspelt change would train for minutes and then stop with a traceback."""
+    plan = {"name": "x", "base": "y", "change": "noise", "size": 1, "planted": "z"}
+    path = tmp_path / "r.yaml"
+    for fault, said in (({"change": "nose"}, "allowed: noise"), ({"size": "3"}, "allowed: float")):
+        path.write_text(json.dumps(plan | fault))
+        with pytest.raises(PhasescopeError, match=said):
+            constructed.load(path)
+    path.write_text(json.dumps({k: v for k, v in plan.items() if k != "size"}))
+    with pytest.raises(PhasescopeError, match="allowed, all of"):
+        constructed.load(path)
+
+
+def test_every_construction_that_ships_is_read():
+    """If it failed, a control of the sheet could not be made."""
+    for path in RECIPES.glob("*.yaml"):
+        plan = constructed.load(path)
+        assert plan.name == path.stem and constructed.base_of(plan, path)[0].world == "world-a"
+
+
+def test_memory_is_measured_in_processes_of_their_own(monkeypatch):
+    """If it failed, f02 would compare peaks of one process, of which the first decides."""
+    monkeypatch.setattr(memory, "LAYERS", (2, 8))
+    rows = list(memory_rows())
+    assert {r["writer"] for r in rows} == set(memory.QUANTIZERS) and len(rows) == 4
+    sizes = sorted({r["source_bytes"] for r in rows})
+    whole = {r["source_bytes"]: r for r in rows if r["writer"] != "phasescope"}
+    grown = [whole[s]["peak_above_base_bytes"] for s in sizes]
+    assert grown[1] - grown[0] > 0.5 * (sizes[1] - sizes[0])
