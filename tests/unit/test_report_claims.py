@@ -26,9 +26,22 @@ def judged_page(tmp_path_factory):
 def test_every_claim_has_an_address_and_a_row(judged_page):
     """A claim that cannot be cited or found was not published."""
     page, _ = judged_page
+    table = page.split('<table id="claim-table"')[1].split("</table>")[0]
     for id in CLAIMS:
         assert page.count(f'id="claim-{id}"') == 1
-        assert page.count(f'<a href="#claim-{id}">{id}</a></th>') == 1
+        assert table.count(f'<a href="#claim-{id}">{id}</a></th>') == 1
+
+
+def test_verdicts_stand_by_cell_and_by_model(judged_page):
+    """A reader who asks what one cell came out as would have to open every claim."""
+    page, folder = judged_page
+    claims = load(folder).tables["claims"]
+    ran = claims[claims["verdict"] != "not_run"]
+    for scope, own in ran.groupby("scope"):
+        table = page.split(f'aria-label="Verdicts per {scope}"')[1].split("</table>")[0]
+        assert table.count('<th scope="row">') == own["claim"].nunique()
+        for name in own["model"].dropna().unique():
+            assert f'<th scope="col">{name}' in table
 
 
 def test_what_was_not_run_says_why(judged_page):

@@ -11,7 +11,7 @@ from phasescope.claims.calibration import (
     under_control,
     write_record,
 )
-from phasescope.claims.explaining import explain, listing, verdict_tables
+from phasescope.claims.explaining import LETTERS, explain, listing, verdict_frames, verdict_tables
 from phasescope.claims.judging import judged
 from phasescope.claims.registry import CLAIMS, SOURCES, Claim, claim_of
 
@@ -24,6 +24,7 @@ CLAIMS.update(_known)
 
 __all__ = [
     "CLAIMS",
+    "LETTERS",
     "RECORD",
     "SOURCES",
     "Claim",
@@ -37,6 +38,7 @@ __all__ = [
     "listing",
     "read_record",
     "under_control",
+    "verdict_frames",
     "verdict_tables",
     "write_record",
 ]

@@ -11,16 +11,28 @@ from phasescope.claims.registry import CLAIMS, SOURCES, Claim, claim_of
 _WIDTH = 96
 
 
-def verdict_tables(verdicts: pd.DataFrame) -> str:
-    """Verdicts of a study by scope: a line a claim, a column a cell or model."""
-    letters = {v: v[0].upper() for v in ("supported", "refuted", "inconclusive", "uncalibrated")}
-    lines = [", ".join(f"{letter}: {v}" for v, letter in letters.items()) + ", -: not run"]
+LETTERS = {v: v[0].upper() for v in ("supported", "refuted", "inconclusive", "uncalibrated")}
+
+
+def verdict_frames(verdicts: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Verdicts of a study by scope: a row a claim, a column a cell or model, `LETTERS` in it.
+
+    Several subjects are counted; what did not run is '-'.
+    """
+    found = {}
     for scope, own in verdicts.groupby("scope", sort=False):
         units = own["model"].fillna("study") + ("/" + own["precision"]).fillna("")
-        shown = own.assign(unit=units, letter=own["verdict"].map(letters).fillna("-"))
+        shown = own.assign(unit=units, letter=own["verdict"].map(LETTERS).fillna("-"))
         wide = shown.groupby(["claim", "unit"], sort=False)["letter"].agg(_letters).unstack()
         wide = wide[list(dict.fromkeys(units))].reindex(own["claim"].unique()).fillna("-")
-        wide.index.name = wide.columns.name = None
+        found[scope] = wide.rename_axis(index=None, columns=None)
+    return found
+
+
+def verdict_tables(verdicts: pd.DataFrame) -> str:
+    """`verdict_frames` for the console."""
+    lines = [", ".join(f"{letter}: {v}" for v, letter in LETTERS.items()) + ", -: not run"]
+    for scope, wide in verdict_frames(verdicts).items():
         lines += ["", f"per {scope}", wide.to_string()]
     return "\n".join(lines)
 

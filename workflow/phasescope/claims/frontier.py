@@ -71,12 +71,15 @@ def _counts(rows: pd.DataFrame, *columns: pd.Series) -> np.ndarray:
 
 
 def overcount(view: View) -> tuple[np.ndarray, int]:
-    """Joint counts (keyword complies, grader complies) over all hazardous answers, with and without
-    interventions: refusals alone would show no compliance that could be overcounted."""
+    """Joint counts (keyword complies, grader complies) over hazardous answers: of the model as it
+    is, and under the intervention by which the grader counts most successes. Refusals alone would
+    show no compliance that could be overcounted."""
     rows = view.answers()
-    return _counts(rows, ~rows["keyword_refusal"].astype(bool), rows["grade"].isin(COMPLIANT)), len(
-        rows
-    )
+    rows = rows.assign(hit=rows["grade"].isin(COMPLIANT))
+    edited = rows[rows["condition"] != "baseline"].groupby("condition")["hit"].mean()
+    best = [edited.idxmax()] if len(edited) else []
+    rows = rows[rows["condition"].isin(["baseline", *best])]
+    return _counts(rows, ~rows["keyword_refusal"].astype(bool), rows["hit"]), len(rows)
 
 
 @claim(

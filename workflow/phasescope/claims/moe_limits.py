@@ -6,7 +6,7 @@ import pandas as pd
 from phasescope.claims.estimates import Estimate, difference, exact, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
 from phasescope.claims.registry import claim, organism
-from phasescope.claims.scale import perplexity_changes
+from phasescope.claims.scale import disruptions, perplexity_changes
 from phasescope.claims.view import COMPLIANT, View, clustered, lost_accuracy, refused, said
 from phasescope.errors import NotRun
 
@@ -59,7 +59,7 @@ def _suppressed(view: View, base: pd.Series, row: pd.Series) -> Condition:
     "f16",
     "partial disruption loops forever",
     tables=("interventions",),
-    designs=("ablation-dose",),
+    designs=("ablation-dose", "ablation-scope", "rank-ladder"),
     statistic="rise of the share of hazardous prompts whose thinking does not end, by dose",
     keys=("min_loops",),
     scope="cell",
@@ -67,9 +67,8 @@ def _suppressed(view: View, base: pd.Series, row: pd.Series) -> Condition:
     negative=organism("circuit-thinking"),
 )
 def f16(view: View) -> Node:
-    """Any dose, against the model without intervention."""
-    base, rows = view.evidence().baseline, view.design("ablation-dose")
-    column = "n_hazardous_thinking_finished"
+    """Any dose of a direction, against the model without intervention."""
+    base, column = view.evidence().baseline, "n_hazardous_thinking_finished"
     if pd.isna(base[column]):
         raise NotRun("the model does not think")
     before = (int(base[column]), int(base["n_hazardous"]))
@@ -80,7 +79,7 @@ def f16(view: View) -> Node:
                 difference(before, (int(r[column]), int(r["n_hazardous"]))),
                 "min_loops",
             )
-            for _, r in rows.iterrows()
+            for r in disruptions(view)
         )
     )
 

@@ -94,7 +94,7 @@ def thinking_loss(base: pd.Series, row: pd.Series) -> tuple[str, "object"]:
     "xs-6",
     "27B: disrupting safety disrupts thinking",
     tables=("interventions",),
-    designs=("ablation-dose",),
+    designs=("ablation-dose", "ablation-scope", "rank-ladder"),
     statistic="loss of finished or right benign thinking (share) where refusal is broken, before "
     "removal reaches its limit",
     keys=("min_thinking_loss", "min_removal", "phases.max_broken_refusal"),
@@ -103,11 +103,20 @@ def thinking_loss(base: pd.Series, row: pd.Series) -> tuple[str, "object"]:
     negative=organism("circuit-thinking"),
 )
 def xs_6(view: View) -> Node:
-    """Some dose of the direction breaks refusal, and the thinking with it, and removes nothing
-    cleanly; a sham's loss of thinking does not count."""
+    """Some dose of a direction breaks refusal, and the thinking with it, and removes nothing
+    cleanly."""
     base = view.refusing().baseline
-    rows = view.design("ablation-dose")
-    return some(*(_tangled(view, base, row) for _, row in rows.iterrows()))
+    return some(*(_tangled(view, base, row) for row in disruptions(view)))
+
+
+def disruptions(view: View) -> list[pd.Series]:
+    """Every generated setting that takes one direction away: the selected one at any dose, or one
+    per block. Where none qualified for selection, the latter are left."""
+    rows = view.evidence().direction_rows
+    ladder = [r for _, r in view.evidence().ladder.iterrows() if r["rank"] == 1]
+    if not rows and not ladder:
+        raise NotRun("no design took one direction away")
+    return [*rows, *ladder]
 
 
 def _tangled(view: View, base: pd.Series, row: pd.Series) -> Node:
@@ -289,6 +298,9 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     has_text = base["text_log_perplexity_nats"].notna().all()
     column, n = ("text_log_perplexity", "n_texts") if has_text else ("log_perplexity", "n")
     names = (f"{column}_change_nats", f"{column}_change_se_nats")
+    edited = edited[edited[names[0]].notna()]
+    if edited.empty:
+        raise NotRun("neither plain text nor right answers were read")
     return [
         (row["condition"], normal(*(float(row[c]) for c in names), int(row[n])))
         for _, row in edited.iterrows()

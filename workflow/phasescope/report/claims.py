@@ -1,6 +1,6 @@
 """The section of claims: a verdict table, each claim's evidence, and what was published."""
 
-from phasescope.claims import CLAIMS, SOURCES, Claim
+from phasescope.claims import CLAIMS, LETTERS, SOURCES, Claim, verdict_frames
 from phasescope.claims.contradictions import contradictions
 from phasescope.claims.explaining import limits_in_words
 from phasescope.comparisons import read_published
@@ -33,9 +33,26 @@ def section(study: Study) -> dict | None:
         "sources": {s: WORDS[s] for s in SOURCES},
         "counts": [(v, sum(v in c["verdicts"] for c in shown)) for v in VERDICTS],
         "calibrated": sum(c["calibrated"] for c in shown),
+        "by_unit": _by_unit(study),
+        "letters": LETTERS,
         "contradictions": contradictions(),
         "controls": _controls(study),
     }
+
+
+def _by_unit(study: Study) -> list[dict]:
+    """A table a scope: claims down, cells or models across, claims that ran nowhere left out."""
+    words = {letter: verdict for verdict, letter in LETTERS.items()} | {"-": "not run"}
+    found = []
+    for scope, wide in verdict_frames(study.tables["claims"]).items():
+        ran = wide[(wide != "-").any(axis=1)]
+        rows = [
+            (claim, [(text, words.get(text[-1]) if len(text) == 1 else None) for text in row])
+            for claim, row in zip(ran.index, ran.to_numpy().tolist(), strict=True)
+        ]
+        about = {"scope": scope, "units": list(wide.columns), "rows": rows}
+        found.append(about | {"absent": len(wide) - len(ran)})
+    return found
 
 
 def _claim(claim: Claim, rows: list[dict], thresholds: dict, figures) -> dict:
