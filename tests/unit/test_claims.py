@@ -271,11 +271,11 @@ def test_a_verdict_table_has_every_unit():
         assert needed in text
 
 
-# words of the claims themselves, not limits: half of the refusals (xs-5), an empty or whole share
-_NO_LIMITS = {0.0, 0.5, 1.0}
+# no limits of a claim: half of the refusals (xs-5), an empty or whole share, the level of all tests
+_NO_LIMITS = {0.0, 0.5, 1.0, estimates.ALPHA}
 
 
-@pytest.mark.parametrize("room", ["claims", "survival", "phases", "comparisons", "report"])
+@pytest.mark.parametrize("room", ["claims", "survival", "phases", "comparisons"])
 def test_thresholds_are_nowhere_else(room):
     """A limit in the code would judge by another number than the file that the verdict names."""
     for path in (ROOT / "workflow/phasescope" / room).rglob("*.py"):

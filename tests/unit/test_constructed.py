@@ -56,7 +56,7 @@ def test_shifted_routers_select_as_before(name, sign, tmp_path):
     before, after = made(name, "natural-moe", tmp_path / "o")
     old, new = router_logits(before), router_logits(after)
     for a, b in zip(old, new, strict=True):
-        assert (np.sign(b) == sign).mean() > 0.99
+        assert (np.sign(b) == sign).mean() > 0.95
         same = np.argsort(-a, axis=1)[:, :2] == np.argsort(-b, axis=1)[:, :2]
         assert same.mean() > 0.9  # bfloat16 rounds the larger weights
 

@@ -50,17 +50,15 @@ def half_dose(view: View) -> np.ndarray:
 )
 def xs_5(view: View) -> Condition:
     """Posterior of the ratio."""
-    eight, four = (
-        half_dose(view.at("8")),
-        np.random.default_rng(1).permutation(half_dose(view.at("4"))),
-    )
-    known = np.isfinite(eight)
-    if known.mean() < 0.99:
+    eight = half_dose(view.at("8"))
+    four = np.random.default_rng(1).permutation(half_dose(view.at("4")))
+    if np.isinf(np.median(eight)):
         raise NotRun("half of the refusals are not removed at 8 bit at any dose")
+    # neither reached it: no difference was seen
+    both = np.isinf(eight) & np.isinf(four)
+    ratio = np.where(both, 1.0, four / np.where(both, 1.0, eight))
     n = int(view.at("4").design("ablation-dose")["n_refused_at_baseline"].max())
-    return view.condition(
-        "half dose, 4 over 8 bit", draws(four[known] / eight[known], n), "min_dose_ratio"
-    )
+    return view.condition("half dose, 4 over 8 bit", draws(ratio, n), "min_dose_ratio")
 
 
 def followed(view: View, **values) -> pd.DataFrame:

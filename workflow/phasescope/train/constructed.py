@@ -12,6 +12,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import yaml
+from scipy.optimize import linprog
 
 from phasescope.errors import PhasescopeError
 from phasescope.train import export, recipe
@@ -133,17 +134,36 @@ def _gates(weights: Weights) -> dict[int, str]:
     return {int(n.split(".layers.")[1].split(".")[0]): n for n in names}
 
 
+_BELOW_ALL = 5.0  # logits that an idle expert lies below every other at every token
+
+
+def _even(read: np.ndarray) -> np.ndarray:
+    """The vector (width,) on which what a router reads (tokens, width) projects to 1, by least
+    squares."""
+    return np.linalg.lstsq(read, np.ones(len(read)), rcond=None)[0]
+
+
+def _shared(read: np.ndarray) -> np.ndarray:
+    """A vector on which all that a router reads projects to 1 at the least (a linear program);
+    PhasescopeError where there is none."""
+    width = read.shape[1]
+    margin = np.hstack([-read, np.ones((len(read), 1))])  # read @ vector >= margin, at its largest
+    goal, bounds = np.r_[np.zeros(width), -1.0], [(-1, 1)] * width + [(0, None)]
+    found = linprog(goal, A_ub=margin, b_ub=np.zeros(len(read)), bounds=bounds)
+    if not found.success or found.x[-1] <= 1e-9:
+        raise PhasescopeError("what a router reads has no direction in common: no expert idles")
+    return found.x[:-1] / found.x[-1]
+
+
 def shifted_router(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
     """Every router's logits shifted by about `size`, the same for all experts of a token.
 
     Softmax takes no notice, so nothing else changes: one vector is added to all rows of a router's
-    weights, along what all tokens that it reads have in common.
+    weights, that on which what it reads projects most evenly.
     """
     changed, read = dict(weights), inputs.of_routers()
     for layer, name in _gates(weights).items():
-        mean = read[layer].mean(axis=0)
-        row = size * mean / (mean @ mean)
-        values = np.array(weights[name].astype(mx.float32)) + row
+        values = np.array(weights[name].astype(mx.float32)) + size * _even(read[layer])
         changed[name] = mx.array(values).astype(weights[name].dtype)
     return changed
 
@@ -154,10 +174,9 @@ def idle_experts(weights: Weights, config: dict, size: float, inputs, seed: int)
     count = config["text_config"]["num_experts"]
     more = round(size * count)
     for layer, name in _gates(weights).items():
-        mean = read[layer].mean(axis=0)
         lowest = (read[layer] @ np.array(weights[name].astype(mx.float32)).T).min()
-        away = -(abs(lowest) + 20) * mean / (mean @ mean)
-        rows = np.tile(away, (more, 1)) + 1e-3 * rng.standard_normal((more, len(mean)))
+        away = -(abs(lowest) + _BELOW_ALL) * _shared(read[layer])
+        rows = np.tile(away, (more, 1)) + 1e-3 * rng.standard_normal((more, len(away)))
         changed[name] = mx.concatenate([weights[name], mx.array(rows).astype(mx.bfloat16)])
         for part in ("gate_up_proj", "down_proj"):
             own = name.replace("gate.weight", f"experts.{part}")
