@@ -12,7 +12,6 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import yaml
-from scipy.optimize import linprog
 
 from phasescope.errors import PhasescopeError
 from phasescope.train import export, recipe
@@ -21,6 +20,7 @@ from phasescope.train.rows import fit_pairs, token_table
 from phasescope.world import World
 
 Weights = dict[str, mx.array]
+_NEVER = -1e4  # beside scores between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -134,25 +134,10 @@ def _gates(weights: Weights) -> dict[int, str]:
     return {int(n.split(".layers.")[1].split(".")[0]): n for n in names}
 
 
-_BELOW_ALL = 5.0  # logits that an idle expert lies below every other at every token
-
-
 def _even(read: np.ndarray) -> np.ndarray:
     """The vector (width,) on which what a router reads (tokens, width) projects to 1, by least
     squares."""
     return np.linalg.lstsq(read, np.ones(len(read)), rcond=None)[0]
-
-
-def _shared(read: np.ndarray) -> np.ndarray:
-    """A vector on which all that a router reads projects to 1 at the least (a linear program);
-    PhasescopeError where there is none."""
-    width = read.shape[1]
-    margin = np.hstack([-read, np.ones((len(read), 1))])  # read @ vector >= margin, at its largest
-    goal, bounds = np.r_[np.zeros(width), -1.0], [(-1, 1)] * width + [(0, None)]
-    found = linprog(goal, A_ub=margin, b_ub=np.zeros(len(read)), bounds=bounds)
-    if not found.success or found.x[-1] <= 1e-9:
-        raise PhasescopeError("what a router reads has no direction in common: no expert idles")
-    return found.x[:-1] / found.x[-1]
 
 
 def shifted_router(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
@@ -169,20 +154,21 @@ def shifted_router(weights: Weights, config: dict, size: float, inputs, seed: in
 
 
 def idle_experts(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
-    """`size` times as many experts more, whose router rows no token prefers: they never write."""
-    rng, changed, read = np.random.default_rng(seed), dict(weights), inputs.of_routers()
-    count = config["text_config"]["num_experts"]
+    """`size` times as many experts more that no token selects: the bias that MiniMax's routers add
+    for selection alone is as low as can be for them. They copy others, and never write."""
+    count, changed = config["num_local_experts"], dict(weights)
     more = round(size * count)
-    for layer, name in _gates(weights).items():
-        lowest = (read[layer] @ np.array(weights[name].astype(mx.float32)).T).min()
-        away = -(abs(lowest) + _BELOW_ALL) * _shared(read[layer])
-        rows = np.tile(away, (more, 1)) + 1e-3 * rng.standard_normal((more, len(away)))
-        changed[name] = mx.concatenate([weights[name], mx.array(rows).astype(mx.bfloat16)])
-        for part in ("gate_up_proj", "down_proj"):
-            own = name.replace("gate.weight", f"experts.{part}")
-            copies = mx.repeat(weights[own][:1], more, axis=0)
-            changed[own] = mx.concatenate([weights[own], copies])
-    config["text_config"]["num_experts"] = count + more
+    for name in [n for n in weights if n.endswith("e_score_correction_bias")]:
+        gate = name.replace("e_score_correction_bias", "gate.weight")
+        low = mx.full((more,), _NEVER, dtype=weights[name].dtype)
+        changed[name] = mx.concatenate([weights[name], low])
+        changed[gate] = mx.concatenate([weights[gate], weights[gate][:more]])
+        place = name.replace("e_score_correction_bias", "experts")
+        for i in range(more):
+            for part in ("w1", "w2", "w3"):
+                source = f"{place}.{i % count}.{part}.weight"
+                changed[f"{place}.{count + i}.{part}.weight"] = weights[source]
+    config["num_local_experts"] = count + more
     return changed
 
 
