@@ -55,14 +55,15 @@ class Design:
         swept = {s: measuring.scores(self.scorer, e) for s, e in edits.items()}
         chosen = self._choose(swept)
         rows = [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
-        for s in settings:
-            if s == chosen or self.name in GENERATE_ALL:
-                rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
+        generated = {
+            s: self._generated(edits[s])
+            for s in settings
+            if s == chosen or self.name in GENERATE_ALL
+        }
+        rows += [self._row(s, edits[s], m, chosen=s == chosen) for s, m in generated.items()]
         if self.name == "rank-ladder":
             rows += [row for s in settings for row in self._random_controls(s, edits[s])]
-        else:
-            null = self._largest(settings, chosen)
-            rows += self._shams(null, edits[null])
+        rows += [row for s in self._nulls(generated, chosen) for row in self._shams(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
@@ -77,12 +78,19 @@ class Design:
             return min(swept, key=lambda s: swept[s]["benign_kl_nats"])
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
-    def _largest(self, settings: list[Setting], chosen: Setting) -> Setting:
+    def _nulls(self, generated: dict[Setting, dict], chosen: Setting) -> list[Setting]:
         """What shams are drawn for: the chosen setting; of pathways all at once, since a part
-        removes no more than the whole."""
-        if self.name != "pathways":
-            return chosen
-        return [s for s in settings if s.position == chosen.position][-1]
+        removes no more than the whole; of the ladder one direction, where it breaks refusal."""
+        if self.name == "pathways":
+            return [s for s in generated if s.position == chosen.position][-1:]
+        if self.name == "rank-ladder":
+            broken = self.thresholds["phases"]["max_broken_refusal"]
+            return [
+                s
+                for s, measured in generated.items()
+                if s.rank == 1 and measured["n_refusal"] <= broken * measured["n_hazardous"]
+            ]
+        return [chosen]
 
     def _generated(self, edit: Edit) -> dict:
         found = measuring.generate(self.subject, edit)
