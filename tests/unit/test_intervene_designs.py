@@ -1,5 +1,7 @@
 """Designs, the selection of a direction, and what a design writes of what it did."""
 
+from collections import Counter
+
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -260,3 +262,15 @@ def test_a_design_that_changes_the_model_fails(designed, monkeypatch):
     monkeypatch.setattr(design, "_shams", spoil)
     with pytest.raises(PhasescopeError, match="not what it was before"):
         design.run()
+
+
+@pytest.mark.parametrize(("broken_at", "n_shams"), [(0.5, 2), (-1.0, 0)], ids=["broken", "held"])
+def test_one_direction_that_breaks_refusal_has_shams_in_the_ladder(designed, broken_at, n_shams):
+    """If it failed, a tangle that no direction qualifies in could not be told from a model that
+    any direction breaks."""
+    design = designed("rank-ladder")
+    limits = design.thresholds["phases"] | {"max_broken_refusal": broken_at}
+    design.thresholds = design.thresholds | {"phases": limits}
+    rows, _ = design.run()
+    controls = Counter(r["direction"] for r in rows if r["sham_draw"] is not None)
+    assert controls == Counter(random=3 * len(RANKS), sham=n_shams)

@@ -69,15 +69,16 @@ class Design:
         swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
         rows = missing + [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
-        for s in settings:
-            if s == chosen or s.role or self.name in GENERATE_ALL:
-                rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
+        generated = {
+            s: self._generated(edits[s])
+            for s in settings
+            if s == chosen or s.role or self.name in GENERATE_ALL
+        }
+        rows += [self._row(s, edits[s], m, chosen=s == chosen) for s, m in generated.items()]
         if self.name == "rank-ladder":
             rows += [row for s in settings for row in self._random_controls(s, edits[s])]
-        elif self.name in SHAM_WHOLE:
-            rows += [row for s in settings for row in self._whole_shams(s, edits[s])]
-        else:
-            rows += [row for s in self._nulls(settings, chosen) for row in self._shams(s, edits[s])]
+        draw = self._whole_shams if self.name in SHAM_WHOLE else self._shams
+        rows += [row for s in self._nulls(generated, chosen) for row in draw(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
@@ -117,13 +118,23 @@ class Design:
             return min(swept, key=lambda s: swept[s]["benign_kl_nats"])
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
-    def _nulls(self, settings: list[Setting], chosen: Setting) -> list[Setting]:
+    def _nulls(self, generated: dict[Setting, dict], chosen: Setting) -> list[Setting]:
         """What shams are drawn for: the chosen setting; of pathways and the battery all at once,
-        since a part removes no more than the whole; where settings are compared with one another,
-        each that has a role."""
+        since a part removes no more than the whole; of the ladder one direction, where it breaks
+        refusal; where settings are compared with one another, each that has a role; where cost is
+        what is asked, each."""
+        if self.name in SHAM_WHOLE:
+            return list(generated)
         if self.name in ("pathways", "battery"):
-            return [s for s in settings if s.position == chosen.position][-1:]
-        compared = [s for s in settings if s.role] if self.name in SHAM_EACH else []
+            return [s for s in generated if s.position == chosen.position][-1:]
+        if self.name == "rank-ladder":
+            broken = self.thresholds["phases"]["max_broken_refusal"]
+            return [
+                s
+                for s, measured in generated.items()
+                if s.rank == 1 and measured["n_refusal"] <= broken * measured["n_hazardous"]
+            ]
+        compared = [s for s in generated if s.role] if self.name in SHAM_EACH else []
         return compared + [chosen] * (chosen not in compared)
 
     def _generated(self, edit: Edit) -> dict:

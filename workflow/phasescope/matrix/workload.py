@@ -116,7 +116,7 @@ class Workload:
             return 0, temperatures, temperatures * (draws - 1)
         if design == _LADDER:
             swept = _RANKS * positions
-            return swept, swept * (1 + _LADDER_DRAWS), 0
+            return swept, swept * (1 + _LADDER_DRAWS), positions * shams  # these at most
         fixed, each = _SETTINGS.get(design, (4, 0))
         swept = fixed + each * positions
         return swept, swept, shams

@@ -23,7 +23,8 @@ class Evidence:
     """Generated rows on the evaluate split, by the part they play in the rule.
 
     singles: one intervention each; pathways: several of A, R and S at once; ladder: subspaces of
-    growing rank; shams: matched controls of all of them; random: controls of the ladder.
+    growing rank; shams: controls matched in variance, of the ladder at rank 1; random: controls of
+    the ladder matched in rank.
     """
 
     baseline: pd.Series
@@ -43,6 +44,11 @@ class Evidence:
         """Those of them that remove a direction."""
         kinds = ("ablation", "weight_projection")
         return [row for row in self.single_rows if row["intervention"] in kinds]
+
+    @cached_property
+    def first_rungs(self) -> list[pd.Series]:
+        """The ladder's own single directions."""
+        return _rows(self.ladder[self.ladder["rank"] == 1])
 
     @cached_property
     def pathway_rows(self) -> dict[int, list[pd.Series]]:
@@ -91,8 +97,8 @@ def evidence(interventions: pd.DataFrame) -> Evidence | None:
         edited[~control & ~ladder & ~several].drop_duplicates(_SETTING),
         edited[~control & several],
         edited[~control & ladder],
-        edited[control & ~ladder],
-        edited[control & ladder],
+        edited[control & (edited["direction"] == "sham")],
+        edited[control & (edited["direction"] == "random")],
     )
 
 

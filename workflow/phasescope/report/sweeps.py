@@ -184,8 +184,9 @@ def _key(rows: pd.DataFrame, measures: list[str]) -> list[tuple[str, dict]]:
     entries += [("not clean", _HOLLOW)] * bool(not_clean(real).any())
     entries += [("chosen on the select split", _RING | {"ms": 9})] * bool(real["chosen"].any())
     if rows["sham"].any():
-        random = (rows["direction"] == "random").any()
-        entries.append(("random subspaces of that rank" if random else "shams", SHAM))
+        kinds = set(rows.loc[rows["sham"], "direction"])
+        words = {"random": "random subspaces of that rank", "sham": "shams"}
+        entries.append((" and ".join(w for kind, w in words.items() if kind in kinds), SHAM))
         entries += [("their 95th percentile", _TICK | {"ms": 9})] * ("removal" in measures)
     return entries
 
