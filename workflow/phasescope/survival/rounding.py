@@ -87,11 +87,11 @@ class RoundedAlone:
         if form.recipe != PLAIN:
             self._factors, _ = search_factors(lm, tokens, self._settings, batch_size)
 
-    def parts(self, edit: WeightEdit, path: str) -> Iterator[Rounded]:
-        """A weight of an edit, expert by expert where it is a fused one."""
-        weight = self._modules[path].weight
+    def parts(self, edit: WeightEdit, module: str) -> Iterator[Rounded]:
+        """The weight of a module under an edit, expert by expert where it is a fused one."""
+        weight = self._modules[module].weight
         if weight.ndim == 2:
-            yield self._part(edit, path, weight, self._factors)
+            yield self._part(edit, module, weight, self._factors)
             return
         for expert in range(len(weight)):
             own = Factors()
@@ -99,15 +99,16 @@ class RoundedAlone:
                 (own.columns, self._factors.columns),
                 (own.rows, self._factors.rows),
             ):
-                if path in whole:
-                    values = whole[path]
-                    mine[path] = values[expert] if values.ndim == 2 else values
-            yield self._part(edit, path, weight[expert], own)
+                if module in whole:
+                    values = whole[module]
+                    mine[module] = values[expert] if values.ndim == 2 else values
+            yield self._part(edit, module, weight[expert], own)
 
-    def _part(self, edit: WeightEdit, path: str, weight: mx.array, factors: Factors) -> Rounded:
-        after = edit.tensors[path].after(weight)
+    def _part(self, edit: WeightEdit, module: str, weight: mx.array, factors: Factors) -> Rounded:
+        after = edit.tensors[module].after(weight)
         pair = [
-            effective({path: _Weight(w)}, path, factors, self._settings) for w in (weight, after)
+            effective({module: _Weight(w)}, module, factors, self._settings)
+            for w in (weight, after)
         ]
         return Rounded(*(as_array(w) for w in (weight, after, *pair)))
 

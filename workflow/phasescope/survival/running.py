@@ -174,10 +174,10 @@ class Survival:
         modules = modules_of(self.subject.lm)
         return {p: as_array(modules[p].weight) for edit in self.edits for p in edit.tensors}
 
-    def rounded(self, edit: WeightEdit, path: str, before, after) -> measuring.Rounded:
-        """A weight of an edit with what it was rounded to, without and with the edit."""
-        weight = self.originals[path]
-        changed = as_array(edit.tensors[path].after(mx.array(weight)))
+    def rounded(self, edit: WeightEdit, module: str, before, after) -> measuring.Rounded:
+        """The weight of a module with what it was rounded to, without and with the edit."""
+        weight = self.originals[module]
+        changed = as_array(edit.tensors[module].after(mx.array(weight)))
         return measuring.Rounded(weight, changed, before, after)
 
     def tensor_rows(self, keys: dict, edit: WeightEdit, parts, more: Mapping = {}) -> list[dict]:
