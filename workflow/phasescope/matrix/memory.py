@@ -94,9 +94,10 @@ def _record(d: Dimensions, p: Pass) -> float:
 
 
 def _score(d: Dimensions, p: Pass) -> float:
-    """Next-token logits on the select split, kept in float32 and compared in float64."""
+    """Next-token logits on the select split, kept in float32 and compared in float64; the rows of
+    many edits share a pass with the plain ones that they branch off."""
     kept = p.scored * d.vocabulary * (2 * _FLOAT32 + 5 * 8)
-    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden))
+    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden)) + p.batch
     return activations(d, replace(p, batch=rows), p.prompt) + kept
 
 
