@@ -66,7 +66,7 @@ def activations(d: Dimensions, p: Pass, tokens: int) -> float:
     written = 0 if fused or not d.attention_layers else 3 * p.batch * d.heads * tokens * tokens
     # without the kernel the recurrence is a graph that holds the state after every token
     state = p.batch * d.value_heads * d.key_dim * d.value_dim * _FLOAT32
-    states = state * (4 if p.metal else tokens + 4)
+    states = state * (4 if p.metal else tokens + 6)
     return (rows * (stream + widest) + written) * p.float_bytes + states
 
 
