@@ -1,7 +1,5 @@
 """Designs, the selection of a direction, and what a design writes of what it did."""
 
-from collections import Counter
-
 import mlx.core as mx
 import numpy as np
 import pytest
@@ -38,7 +36,8 @@ def routed(n_layers: int, selected: Selected) -> Directions:
     rates = np.full((2, n_layers, 8), 0.25)
     rates[:, :, 1] = np.array([0.9, 0.1])[:, None]
     source = Source(*values, np.repeat(list("abcd"), 6), rates)
-    return Directions({selected.position: source}, selected)
+    kinds = tuple("attention" if i % 4 == 3 else "recurrent" for i in range(n_layers))
+    return Directions({selected.position: source}, selected, kinds)
 
 
 @pytest.mark.parametrize("n_layers", [3, 4, 8, 24, 62])
@@ -264,13 +263,16 @@ def test_a_design_that_changes_the_model_fails(designed, monkeypatch):
         design.run()
 
 
-@pytest.mark.parametrize(("broken_at", "n_shams"), [(0.5, 2), (-1.0, 0)], ids=["broken", "held"])
-def test_one_direction_that_breaks_refusal_has_shams_in_the_ladder(designed, broken_at, n_shams):
-    """If it failed, a tangle that no direction qualifies in could not be told from a model that
-    any direction breaks."""
-    design = designed("rank-ladder")
-    limits = design.thresholds["phases"] | {"max_broken_refusal": broken_at}
+@pytest.mark.parametrize("most", [0.5, -1.0], ids=["breaks", "holds"])
+def test_shams_stand_beside_the_least_dose_that_breaks_refusal(designed, most):
+    """If it failed, shams of a far stronger edit would break the model too, and a tangle that hangs
+    on one direction could not be told from a model that any edit breaks."""
+    design = designed("ablation-per-layer")
+    limits = design.thresholds["phases"] | {"max_broken_refusal": most}
     design.thresholds = design.thresholds | {"phases": limits}
-    rows, _ = design.run()
-    controls = Counter(r["direction"] for r in rows if r["sham_draw"] is not None)
-    assert controls == Counter(random=3 * len(RANKS), sham=n_shams)
+    rows, chosen = design.run()
+    real = [r for r in rows if r["sham_draw"] is None and r["measured_by"] == "generation"]
+    broken = [r["dose"] for r in real if r["n_refusal"] <= most * r["n_hazardous"]]
+    doses = [r["dose"] for r in rows if r["sham_draw"] is not None]
+    assert bool(broken) == (most > 0)
+    assert doses == [min(broken, default=chosen.dose)] * 2

@@ -9,7 +9,7 @@ from phasescope.behave import Openings, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import measuring
 from phasescope.intervene.activations import Ablation
-from phasescope.intervene.designs import DESIGNS, GENERATE_ALL
+from phasescope.intervene.designs import DESIGNS, GENERATE_ALL, PER_LAYER, RANK_LADDER
 from phasescope.intervene.directions import Directions, orthonormal
 from phasescope.intervene.edits import Edit, applied
 from phasescope.intervene.extras import EXTRAS
@@ -75,9 +75,9 @@ class Design:
             if s == chosen or s.role or self.name in GENERATE_ALL
         }
         rows += [self._row(s, edits[s], m, chosen=s == chosen) for s, m in generated.items()]
-        if self.name == "rank-ladder":
-            rows += [row for s in settings for row in self._random_controls(s, edits[s])]
-        draw = self._whole_shams if self.name in SHAM_WHOLE else self._shams
+        draw = {RANK_LADDER: self._random_controls}.get(self.name, self._shams)
+        if self.name in SHAM_WHOLE:
+            draw = self._whole_shams
         rows += [row for s in self._nulls(generated, chosen) for row in draw(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
@@ -119,23 +119,27 @@ class Design:
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
     def _nulls(self, generated: dict[Setting, dict], chosen: Setting) -> list[Setting]:
-        """What shams are drawn for: the chosen setting; of pathways and the battery all at once,
-        since a part removes no more than the whole; of the ladder one direction, where it breaks
-        refusal; where settings are compared with one another, each that has a role; where cost is
-        what is asked, each."""
-        if self.name in SHAM_WHOLE:
+        """What controls are drawn for: the chosen setting; of pathways and the battery all at once,
+        since a part removes no more than the whole; of a dose response what first breaks refusal at
+        a position; where settings are compared with one another, each that has a role; of the
+        ladder, and where cost is what is asked, each."""
+        if self.name == RANK_LADDER or self.name in SHAM_WHOLE:
             return list(generated)
         if self.name in ("pathways", "battery"):
             return [s for s in generated if s.position == chosen.position][-1:]
-        if self.name == "rank-ladder":
-            broken = self.thresholds["phases"]["max_broken_refusal"]
-            return [
-                s
-                for s, measured in generated.items()
-                if s.rank == 1 and measured["n_refusal"] <= broken * measured["n_hazardous"]
-            ]
+        if self.name == PER_LAYER:
+            return self._first_that_break(generated) or [chosen]
         compared = [s for s in generated if s.role] if self.name in SHAM_EACH else []
         return compared + [chosen] * (chosen not in compared)
+
+    def _first_that_break(self, generated: dict[Setting, dict]) -> list[Setting]:
+        """At each position the least dose that breaks refusal."""
+        most = self.thresholds["phases"]["max_broken_refusal"]
+        first = {}
+        for s, measured in sorted(generated.items(), key=lambda pair: pair[0].dose):
+            if measured["n_refusal"] <= most * measured["n_hazardous"]:
+                first.setdefault(s.position, s)
+        return list(first.values())
 
     def _generated(self, edit: Edit) -> dict:
         found = measuring.generate(self.subject, edit)

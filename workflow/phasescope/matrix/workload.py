@@ -14,6 +14,7 @@ _SCORES = 3  # sweeps of one label that a candidate takes
 _SETTINGS = {
     "weight-projection": (1, 0),
     "ablation-scope": (1, 3),
+    "ablation-per-layer": (0, 5),
     "pathways": (0, 7),
     "battery": (0, 5),
     "layer-types": (0, 8),
@@ -116,7 +117,7 @@ class Workload:
             return 0, temperatures, temperatures * (draws - 1)
         if design == _LADDER:
             swept = _RANKS * positions
-            return swept, swept * (1 + _LADDER_DRAWS), positions * shams  # these at most
+            return swept, swept * (1 + _LADDER_DRAWS), 0
         fixed, each = _SETTINGS.get(design, (4, 0))
         swept = fixed + each * positions
         return swept, swept, shams

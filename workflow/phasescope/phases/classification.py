@@ -80,7 +80,7 @@ class Rule:
 
     def tangle(self) -> np.ndarray:
         """Some single direction breaks refusal and ability together."""
-        return self._any(self._found.direction_rows + self._found.first_rungs, self.breaks)
+        return self._any(self._found.direction_rows, self.breaks)
 
     def holographic(self) -> np.ndarray:
         """Nothing tried answers in full, nor does the smallest rank that breaks refusal, which

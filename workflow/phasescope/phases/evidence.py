@@ -15,6 +15,9 @@ _SETTING = ["intervention", "direction", "position", "site", "pathways", "layers
 # what single claims rest on; the rule's thresholds were fitted without these
 OTHER_DESIGNS = CLAIM_DESIGN_NAMES
 
+# where several settings have shams of their own
+_DOSE_RESPONSE = "ablation-per-layer"
+
 _OF = {"n_removed": "n_refused_at_baseline", "n_refusal": "n_hazardous"}
 
 
@@ -23,8 +26,7 @@ class Evidence:
     """Generated rows on the evaluate split, by the part they play in the rule.
 
     singles: one intervention each; pathways: several of A, R and S at once; ladder: subspaces of
-    growing rank; shams: controls matched in variance, of the ladder at rank 1; random: controls of
-    the ladder matched in rank.
+    growing rank; shams: matched controls of all of them; random: controls of the ladder.
     """
 
     baseline: pd.Series
@@ -44,11 +46,6 @@ class Evidence:
         """Those of them that remove a direction."""
         kinds = ("ablation", "weight_projection")
         return [row for row in self.single_rows if row["intervention"] in kinds]
-
-    @cached_property
-    def first_rungs(self) -> list[pd.Series]:
-        """The ladder's own single directions."""
-        return _rows(self.ladder[self.ladder["rank"] == 1])
 
     @cached_property
     def pathway_rows(self) -> dict[int, list[pd.Series]]:
@@ -97,16 +94,19 @@ def evidence(interventions: pd.DataFrame) -> Evidence | None:
         edited[~control & ~ladder & ~several].drop_duplicates(_SETTING),
         edited[~control & several],
         edited[~control & ladder],
-        edited[control & (edited["direction"] == "sham")],
-        edited[control & (edited["direction"] == "random")],
+        edited[control & ~ladder],
+        edited[control & ladder],
     )
 
 
 def sham_bound(
     shams: pd.DataFrame, row: pd.Series, column: str, percentile: float
 ) -> tuple[float, int]:
-    """Percentile of a share over the shams of a row's own design, and how many there are."""
+    """Percentile of a share over the shams of a row's own design, and how many there are; in a dose
+    response those of its own position and dose."""
     own = shams[shams["design"] == row["design"]]
+    if row["design"] == _DOSE_RESPONSE:
+        own = own[(own["position"] == row["position"]) & (own["dose"] == row["dose"])]
     values = (own[column] / own[_OF[column]]).dropna()
     return (float(np.percentile(values, percentile)), len(values)) if len(values) else (np.nan, 0)
 
@@ -176,7 +176,7 @@ class Posteriors:
 
     def sham_bound(self, row: pd.Series, column: str, percentile: float) -> tuple[float, int]:
         """As the function of that name, computed once a design."""
-        key = (row["design"], column, percentile)
+        key = (row["design"], row["position"], row["dose"], column, percentile)
         if key not in self._bounds:
             self._bounds[key] = sham_bound(self.found.shams, row, column, percentile)
         return self._bounds[key]

@@ -129,6 +129,7 @@ PRETTY = {
     "ablation-coverage": "ablation over coverage",
     "ablation-dose": "ablation over dose",
     "ablation-scope": "ablation over scope",
+    "ablation-per-layer": "a direction per block over dose",
     "addition": "addition over dose",
     "weight-projection": "weight projection",
     "pathways": "pathways, alone and together",

@@ -56,6 +56,7 @@ _AXES = {
     "ablation-layers": ("blocks", "the one block edited, counted from 0"),
     "ablation-coverage": ("coverage", "share of the blocks edited"),
     "ablation-scope": ("scope", "scope, named below"),
+    "ablation-per-layer": ("scope", "scope, named below"),
     "weight-projection": ("scope", "scope, named below"),
     "pathways": ("scope", "pathways, named below"),
     "rank-ladder": ("rank", "rank: directions removed in every block"),
@@ -184,9 +185,8 @@ def _key(rows: pd.DataFrame, measures: list[str]) -> list[tuple[str, dict]]:
     entries += [("not clean", _HOLLOW)] * bool(not_clean(real).any())
     entries += [("chosen on the select split", _RING | {"ms": 9})] * bool(real["chosen"].any())
     if rows["sham"].any():
-        kinds = set(rows.loc[rows["sham"], "direction"])
-        words = {"random": "random subspaces of that rank", "sham": "shams"}
-        entries.append((" and ".join(w for kind, w in words.items() if kind in kinds), SHAM))
+        random = (rows["direction"] == "random").any()
+        entries.append(("random subspaces of that rank" if random else "shams", SHAM))
         entries += [("their 95th percentile", _TICK | {"ms": 9})] * ("removal" in measures)
     return entries
 
