@@ -84,11 +84,20 @@ def make_checkpoint(folder: Path, width: int) -> None:
     config = hf_config(sizes, language)
     (folder / "model").mkdir()
     export.save(build(config, 0), config, language, folder / "model")
+    _allow_system(folder / "model" / "tokenizer_config.json")
     tokenizer = load_model(folder / "model").tokenizer
     rows = read_prompts(PROMPTS).subset("select", 32)
     texts = rows["text"].tolist()
     tokens = [render(tokenizer, text, thinking=False) for text in texts]
     (folder / "prompts.json").write_text(json.dumps({"texts": texts, "tokens": tokens}))
+
+
+def _allow_system(path: Path) -> None:
+    """Let the chat template pass over a system message, which heretic sends with every prompt."""
+    config = json.loads(path.read_text())
+    no_system = "{% set messages = messages | rejectattr('role', 'equalto', 'system') %}"
+    config["chat_template"] = no_system + config["chat_template"]
+    path.write_text(json.dumps(config))
 
 
 class Ours:

@@ -36,7 +36,8 @@ def routed(n_layers: int, selected: Selected) -> Directions:
     rates = np.full((2, n_layers, 8), 0.25)
     rates[:, :, 1] = np.array([0.9, 0.1])[:, None]
     source = Source(*values, np.repeat(list("abcd"), 6), rates)
-    return Directions({selected.position: source}, selected)
+    kinds = tuple("attention" if i % 4 == 3 else "recurrent" for i in range(n_layers))
+    return Directions({selected.position: source}, selected, kinds)
 
 
 @pytest.mark.parametrize("n_layers", [3, 4, 8, 24, 62])
@@ -262,3 +263,18 @@ def test_a_design_that_changes_the_model_fails(designed, monkeypatch):
     monkeypatch.setattr(design, "_shams", spoil)
     with pytest.raises(PhasescopeError, match="not what it was before"):
         design.run()
+
+
+@pytest.mark.parametrize("most", [0.5, -1.0], ids=["breaks", "holds"])
+def test_shams_stand_beside_the_least_dose_that_breaks_refusal(designed, most):
+    """If it failed, shams of a far stronger edit would break the model too, and a tangle that hangs
+    on one direction could not be told from a model that any edit breaks."""
+    design = designed("ablation-per-layer")
+    limits = design.thresholds["phases"] | {"max_broken_refusal": most}
+    design.thresholds = design.thresholds | {"phases": limits}
+    rows, chosen = design.run()
+    real = [r for r in rows if r["sham_draw"] is None and r["measured_by"] == "generation"]
+    broken = [r["dose"] for r in real if r["n_refusal"] <= most * r["n_hazardous"]]
+    doses = [r["dose"] for r in rows if r["sham_draw"] is not None]
+    assert bool(broken) == (most > 0)
+    assert doses == [min(broken, default=chosen.dose)] * 2

@@ -8,7 +8,7 @@ ROOM = Path(__file__).parents[2] / "workflow" / "phasescope"
 PARAMETERS = {"edit", "edits"}
 DESTINATIONS = {"path", "folder", "file", "destination", "output", "target", "dst", "directory"}
 # what makes an edit hold, and what writes weights to a file
-EDITING = {"applied", "entered", "replaced", "tapped"}
+EDITING = {"applied", "entered", "replaced", "tapped", "edited"}
 WRITING = {
     "save_safetensors",
     "save_file",
@@ -21,6 +21,9 @@ WRITING = {
 }
 # of the library: what fills a checkpoint's shards, and what exports a trained organism
 WRITERS = {("checkpoint/stream", "_write_shard"), ("train/export", "save")}
+# write an edited organism for a converter, and refuse all else; called in one place alone
+CONVERTED = ("survival/gguf", "_converted")
+GUARDED = {("survival/gguf", name) for name in ("_write_as_published", "_write_by_mlx_lm")}
 
 
 def _functions():
@@ -46,11 +49,12 @@ def _parameters(node: ast.FunctionDef) -> dict[str, set[str]]:
 def _edit_classes() -> set[str]:
     """`Edit` and all that inherit from it, by name."""
     bases = {}
-    for path in (ROOM / "intervene").rglob("*.py"):
+    for path in ROOM.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):
                 bases[node.name] = {b.id for b in node.bases if isinstance(b, ast.Name)}
-    found = {"Edit"}
+    found = {"Edit", "WeightEdit", "TensorEdit"}
+    assert found <= set(bases)
     while more := {name for name, own in bases.items() if own & found} - found:
         found |= more
     return found
@@ -150,7 +154,7 @@ class Graph:
             if way[-1] in WRITERS or self.names(way[-1]) & WRITING:
                 return way
             for call in self.calls[way[-1]]:
-                for following in self.resolved(call) - seen:
+                for following in self.resolved(call) - seen - GUARDED:
                     seen.add(following)
                     ways.append([*way, following])
         return None
@@ -164,6 +168,28 @@ def test_nothing_that_edits_leads_to_a_writer_of_weights():
     assert set(graph.calls) >= WRITERS
     for writes in (("checkpoint/quantize", "quantize"), ("train/organism", "train")):
         assert graph.writer_from(writes), f"{writes} is not seen to write"
-    for key in editing:
+    for key in set(editing) - {CONVERTED}:
         way = graph.writer_from(key)
         assert way is None, " leads to ".join(f"{m}.{n}" for m, n in way)
+
+
+def test_the_guarded_writers_are_called_in_one_place_within_a_passing_folder():
+    """If it failed, another way to disk would have opened beside the guarded one."""
+    graph = Graph()
+    names = {name for _, name in GUARDED}
+    assert set(graph.calls) >= GUARDED
+    assert {key for key in graph.calls if graph.names(key) & names} == {CONVERTED}
+    assert all("_refuse" in graph.names(key) for key in GUARDED)
+    whole = {f"{module}.{node.name}": node for module, node in _functions()}[".".join(CONVERTED)]
+    blocks = [n for n in ast.walk(whole) if isinstance(n, ast.With)]
+    (block,) = (n for n in blocks if "passing_folder" in _calls(n))
+    written = names | {"convert", "quantize"}
+    assert _calls(block) >= written
+    outside = ast.Module([n for n in whole.body if n is not block], [])
+    assert not _calls(outside) & written
+
+
+def _calls(node) -> set[str]:
+    """What is called in a piece of source, by name."""
+    functions = [n.func for n in ast.walk(node) if isinstance(n, ast.Call)]
+    return {getattr(f, "attr", getattr(f, "id", "")) for f in functions}

@@ -13,7 +13,7 @@ from phasescope.tables import frame_of
 from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from phase_rows import ladder, pathways, row, shams
+from phase_rows import N, ladder, pathways, row, shams
 
 NO_REFUSAL = [row(refused=2), row("ablation", full=60)]
 DELETABLE = [row(), row("ablation", full=60), *shams(3)]
@@ -42,6 +42,15 @@ REFUSES_ALL = [
     *shams(0),
     *ladder(8),
 ]
+PER_LAYER = {"design": "ablation-per-layer", "dose": 0.5}
+AT_HALF_DOSE = [
+    *HOLDS_ALL,
+    *ladder(1),
+    row("ablation", direction="per_layer", lost=60, **PER_LAYER, **TRIP_WIRE),
+]
+RUNG_SHAMS = shams(0, **PER_LAYER, n_refusal=N)
+BREAKING_SHAMS = shams(0, **PER_LAYER, n_refusal=0)
+OTHER_SHAMS = shams(0, **PER_LAYER | {"dose": 0.25}, n_refusal=N)
 HALF = [row(), *pathways(8, 12, 20), *ladder(8)]
 
 
@@ -65,6 +74,9 @@ def phase_of(rows, thresholds, seed=0) -> dict:
         ([*HOLDS_ALL, *ladder(8)], "holographic", None),
         ([*HOLDS_ALL, *ladder(99)], "holographic", None),
         ([*HOLDS_ALL, *ladder(1)], "indeterminate", "fits no phase"),
+        ([*AT_HALF_DOSE, *RUNG_SHAMS], "reasoning_tangle", None),
+        ([*AT_HALF_DOSE, *BREAKING_SHAMS], "indeterminate", "fits no phase"),
+        ([*AT_HALF_DOSE, *OTHER_SHAMS], "indeterminate", "fits no phase"),
         ([*HOLDS_ALL, *ladder(8, full=60)], "indeterminate", "fits no phase"),
         ([*HOLDS_ALL, *ladder(8, lost=28, random_lost=15)], "indeterminate", "fits no phase"),
         ([*HOLDS_ALL, *ladder(8, random_lost=40)], "holographic", None),
@@ -89,6 +101,9 @@ def phase_of(rows, thresholds, seed=0) -> dict:
         "holographic",
         "unbreakable",
         "broken by one direction, shams unasked",
+        "broken by one direction, not by its shams",
+        "broken by any direction",
+        "broken by one direction, shams of another dose",
         "broken by rank 8",
         "hardly more than random",
         "any subspace breaks it",

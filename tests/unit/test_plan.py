@@ -16,6 +16,8 @@ from mlx_lm.utils import _get_classes
 from phasescope import matrix
 from phasescope.checkpoint import read_header, shards
 from phasescope.errors import PhasescopeError
+from phasescope.intervene.activations import Ablation
+from phasescope.intervene.sweeping import swept_logits
 from phasescope.matrix import disk, from_headers, from_shapes, kept, memory, speed
 from phasescope.matrix.dimensions import dimensions
 from phasescope.matrix.machine import machine_for, raised_limit_mb
@@ -26,7 +28,6 @@ from phasescope.model import (
     LanguageModel,
     adapter_for,
     load_model,
-    next_token_logits,
     record,
     token_log_probabilities,
     writers,
@@ -177,8 +178,14 @@ def _peak(function) -> int:
     return mx.get_peak_memory() - before
 
 
+def _ablation(lm) -> Ablation:
+    """One that changes all but the embeddings, so that nothing is shared."""
+    width = lm.stack.norm.weight.shape[-1]
+    return Ablation("residual", {0: np.eye(1, width, dtype=np.float32)}, {0: np.ones(1)})
+
+
 def _measured(lm, batch, prompt, answer):
-    """Peaks of what the stages do: generate, record, score, perplexity, beside the weights."""
+    """Peaks of what the stages do: generate, record, sweep, perplexity, beside the weights."""
     rng = np.random.default_rng(0)
     prompts = rng.integers(2, 4096, (batch, prompt)).tolist()
     whole = rng.integers(2, 4096, (batch, prompt + answer)).tolist()
@@ -189,7 +196,7 @@ def _measured(lm, batch, prompt, answer):
             lambda: batch_generate(lm.model, tokenizer, prompts, max_tokens=answer, **sizes)
         ),
         "_record": _peak(lambda: record(lm, "residual", whole, [[0, 1, 2, 3, 4]] * batch, batch)),
-        "_score": _peak(lambda: next_token_logits(lm, prompts, batch)),
+        "_score": _peak(lambda: [*swept_logits(lm, [_ablation(lm)] * 20, prompts, batch)]),
         "_perplexity": _peak(lambda: token_log_probabilities(lm, whole, [prompt] * batch, batch)),
     }
 

@@ -1,9 +1,5 @@
 """Edits through quantization: what is left by tensor, exact undo, every architecture and recipe."""
 
-import ast
-import importlib
-import inspect
-import pkgutil
 from pathlib import Path
 
 import mlx.core as mx
@@ -12,15 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import phasescope.intervene
-import phasescope.survival
 from phasescope.behave import Decoding, Journal, Subject
 from phasescope.errors import NotRun, PhasescopeError
-from phasescope.intervene import Directions, Edit, Selected, Source
+from phasescope.intervene import Directions, Selected, Source
 from phasescope.model import LanguageModel, load_model, modules_of, next_token_logits
 from phasescope.survival import Survival, additions, behavior, edited, gguf, projection
 from phasescope.survival.behavior import Grades
-from phasescope.survival.edits import DOSES, TensorEdit, WeightEdit
+from phasescope.survival.edits import DOSES, WeightEdit
 from phasescope.survival.measuring import Rounded, left_of, mean_of
 from phasescope.survival.rounding import (
     BITS,
@@ -280,74 +274,6 @@ def test_what_is_written_for_a_converter_is_the_edited_model(loaded, checkpoints
     with pytest.raises(PhasescopeError, match="no passing folder"):
         gguf._write_as_published(lm, source, list(edit.tensors), tmp_path / "elsewhere")
     assert not (tmp_path / "elsewhere").exists()
-
-
-def _modules():
-    for room in (phasescope.survival, phasescope.intervene):
-        for found in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
-            if ".foreign" not in found.name:
-                yield importlib.import_module(found.name)
-
-
-def _functions(module):
-    for name, value in vars(module).items():
-        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
-            continue
-        if inspect.isfunction(value):
-            yield value
-        elif inspect.isclass(value):
-            for own, method in vars(value).items():
-                if not own.startswith("_") and inspect.isfunction(method):
-                    yield method
-
-
-EDITS = {cls.__name__ for cls in (WeightEdit, TensorEdit, Edit, *Edit.__subclasses__())}
-INPUTS = {"source", "llama_cpp"}  # folders that are read
-
-
-def test_no_public_function_takes_an_edit_and_a_destination():
-    """If it failed, one call could write a model with its safety removed."""
-    looked = 0
-    for module in _modules():
-        for function in _functions(module):
-            kinds = {n: str(a) for n, a in inspect.get_annotations(function).items()}
-            takes = {n for n, kind in kinds.items() if any(e in kind for e in EDITS)}
-            places = {
-                n
-                for n in inspect.signature(function).parameters
-                if "Path" in kinds.get(n, "")
-                or any(word in n for word in ("path", "folder", "file", "target", "dest", "dst"))
-            }
-            if takes - {"return"}:
-                looked += 1
-                plain = {n for n in places - INPUTS if kinds.get(n) != str(str)}
-                assert not plain, f"{function.__qualname__} takes an edit and {plain}"
-    assert looked > 10
-
-
-def test_edited_weights_are_written_in_one_place_alone():
-    """If it failed, another way to disk would have opened beside the guarded writer."""
-    writing = {"save_safetensors", "savez", "save", "save_model", "save_weights", "save_gguf"}
-    calls: dict[str, set[str]] = {}
-    for module in _modules():
-        tree = ast.parse(inspect.getsource(module))
-        for function in ast.walk(tree):
-            if isinstance(function, ast.FunctionDef):
-                for node in ast.walk(function):
-                    if isinstance(node, ast.Call):
-                        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                        calls.setdefault(name, set()).add(f"{module.__name__}.{function.name}")
-    own = "phasescope.survival.gguf."
-    writers = {own + "_write_as_published", own + "_write_by_mlx_lm"}
-    assert set().union(*(calls.get(name, set()) for name in writing)) == writers
-    for writer in writers:
-        assert calls[writer.removeprefix(own)] == {own + "_converted"}
-    source = inspect.getsource(gguf._converted)
-    assert source.index("with passing_folder()") < source.index("_write_as_published(")
-    assert all(
-        "_refuse(lm, folder)" in inspect.getsource(vars(gguf)[w.rpartition(".")[2]])
-        for w in writers
-    )
 
 
 @settings(max_examples=30)

@@ -59,7 +59,7 @@ def _suppressed(view: View, base: pd.Series, row: pd.Series) -> Condition:
     "f16",
     "partial disruption loops forever",
     tables=("interventions",),
-    designs=("ablation-dose", "ablation-scope", "rank-ladder"),
+    designs=("ablation-dose", "ablation-per-layer", "ablation-scope", "rank-ladder"),
     statistic="rise of the share of hazardous prompts whose thinking does not end, by dose",
     keys=("min_loops",),
     scope="cell",

@@ -94,7 +94,7 @@ def thinking_loss(base: pd.Series, row: pd.Series) -> tuple[str, "object"]:
     "xs-6",
     "27B: disrupting safety disrupts thinking",
     tables=("interventions",),
-    designs=("ablation-dose", "ablation-scope", "rank-ladder"),
+    designs=("ablation-dose", "ablation-per-layer", "ablation-scope", "rank-ladder"),
     statistic="loss of finished or right benign thinking (share) where refusal is broken, before "
     "removal reaches its limit",
     keys=("min_thinking_loss", "min_removal", "phases.max_broken_refusal"),

@@ -9,6 +9,7 @@ from phasescope.intervene.directions import Directions
 from phasescope.intervene.settings import PATHWAYS, Setting, ablation, spread
 
 RANKS = (1, 2, 4, 8, 16)
+PER_LAYER, RANK_LADDER = "ablation-per-layer", "rank-ladder"
 
 
 def _layers(found: Directions, positions) -> list[Setting]:
@@ -33,6 +34,14 @@ def _scope(found: Directions, positions) -> list[Setting]:
             PATHWAYS["A"](found, place),
         ]
     return settings
+
+
+def _per_layer(found: Directions, positions) -> list[Setting]:
+    return [
+        ablation(found.below_top, dose, direction="per_layer", position=place)
+        for place in positions
+        for dose in (0.25, 0.375, 0.5, 0.75, 1.0)
+    ]
 
 
 def _addition(found: Directions, positions) -> list[Setting]:
@@ -90,10 +99,11 @@ _GENERAL = {
     "ablation-coverage": _coverage,
     "ablation-dose": _dose,
     "ablation-scope": _scope,
+    PER_LAYER: _per_layer,
     "addition": _addition,
     "weight-projection": _weights,
     "pathways": _pathways,
-    "rank-ladder": _ranks,
+    RANK_LADDER: _ranks,
 }
 
 # what the phases are told by, and what single claims need beside it

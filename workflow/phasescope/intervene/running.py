@@ -9,7 +9,7 @@ from phasescope.behave import Openings, Subject
 from phasescope.errors import NotRun, PhasescopeError
 from phasescope.intervene import measuring
 from phasescope.intervene.activations import Ablation
-from phasescope.intervene.designs import DESIGNS, GENERATE_ALL
+from phasescope.intervene.designs import DESIGNS, GENERATE_ALL, PER_LAYER, RANK_LADDER
 from phasescope.intervene.directions import Directions, orthonormal
 from phasescope.intervene.edits import Edit, applied
 from phasescope.intervene.extras import EXTRAS
@@ -69,15 +69,16 @@ class Design:
         swept = dict(zip(edits, found, strict=True))
         chosen = self._choose(swept)
         rows = missing + [self._row(s, edits[s], swept[s], chosen=s == chosen) for s in settings]
-        for s in settings:
-            if s == chosen or s.role or self.name in GENERATE_ALL:
-                rows.append(self._row(s, edits[s], self._generated(edits[s]), chosen=s == chosen))
-        if self.name == "rank-ladder":
-            rows += [row for s in settings for row in self._random_controls(s, edits[s])]
-        elif self.name in SHAM_WHOLE:
-            rows += [row for s in settings for row in self._whole_shams(s, edits[s])]
-        else:
-            rows += [row for s in self._nulls(settings, chosen) for row in self._shams(s, edits[s])]
+        generated = {
+            s: self._generated(edits[s])
+            for s in settings
+            if s == chosen or s.role or self.name in GENERATE_ALL
+        }
+        rows += [self._row(s, edits[s], m, chosen=s == chosen) for s, m in generated.items()]
+        draw = {RANK_LADDER: self._random_controls}.get(self.name, self._shams)
+        if self.name in SHAM_WHOLE:
+            draw = self._whole_shams
+        rows += [row for s in self._nulls(generated, chosen) for row in draw(s, edits[s])]
         after = next_token_logits(self.subject.lm, probes, len(probes))
         if not np.array_equal(before, after):
             raise PhasescopeError(f"design {self.name}: the model is not what it was before")
@@ -117,14 +118,28 @@ class Design:
             return min(swept, key=lambda s: swept[s]["benign_kl_nats"])
         return min(quiet, key=lambda s: swept[s]["refusal_nats"])
 
-    def _nulls(self, settings: list[Setting], chosen: Setting) -> list[Setting]:
-        """What shams are drawn for: the chosen setting; of pathways and the battery all at once,
-        since a part removes no more than the whole; where settings are compared with one another,
-        each that has a role."""
+    def _nulls(self, generated: dict[Setting, dict], chosen: Setting) -> list[Setting]:
+        """What controls are drawn for: the chosen setting; of pathways and the battery all at once,
+        since a part removes no more than the whole; of a dose response what first breaks refusal at
+        a position; where settings are compared with one another, each that has a role; of the
+        ladder, and where cost is what is asked, each."""
+        if self.name == RANK_LADDER or self.name in SHAM_WHOLE:
+            return list(generated)
         if self.name in ("pathways", "battery"):
-            return [s for s in settings if s.position == chosen.position][-1:]
-        compared = [s for s in settings if s.role] if self.name in SHAM_EACH else []
+            return [s for s in generated if s.position == chosen.position][-1:]
+        if self.name == PER_LAYER:
+            return self._first_that_break(generated) or [chosen]
+        compared = [s for s in generated if s.role] if self.name in SHAM_EACH else []
         return compared + [chosen] * (chosen not in compared)
+
+    def _first_that_break(self, generated: dict[Setting, dict]) -> list[Setting]:
+        """At each position the least dose that breaks refusal."""
+        most = self.thresholds["phases"]["max_broken_refusal"]
+        first = {}
+        for s, measured in sorted(generated.items(), key=lambda pair: pair[0].dose):
+            if measured["n_refusal"] <= most * measured["n_hazardous"]:
+                first.setdefault(s.position, s)
+        return list(first.values())
 
     def _generated(self, edit: Edit) -> dict:
         found = measuring.generate(self.subject, edit)

@@ -66,7 +66,7 @@ def activations(d: Dimensions, p: Pass, tokens: int) -> float:
     written = 0 if fused or not d.attention_layers else 3 * p.batch * d.heads * tokens * tokens
     # without the kernel the recurrence is a graph that holds the state after every token
     state = p.batch * d.value_heads * d.key_dim * d.value_dim * _FLOAT32
-    states = state * (4 if p.metal else tokens + 4)
+    states = state * (4 if p.metal else tokens + 6)
     return (rows * (stream + widest) + written) * p.float_bytes + states
 
 
@@ -94,9 +94,10 @@ def _record(d: Dimensions, p: Pass) -> float:
 
 
 def _score(d: Dimensions, p: Pass) -> float:
-    """Next-token logits on the select split, kept in float32 and compared in float64."""
+    """Next-token logits on the select split, kept in float32 and compared in float64; the rows of
+    many edits share a pass with the plain ones that they branch off."""
     kept = p.scored * d.vocabulary * (2 * _FLOAT32 + 5 * 8)
-    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden))
+    rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden)) + p.batch
     return activations(d, replace(p, batch=rows), p.prompt) + kept
 
 

@@ -14,6 +14,7 @@ _SCORES = 3  # sweeps of one label that a candidate takes
 _SETTINGS = {
     "weight-projection": (1, 0),
     "ablation-scope": (1, 3),
+    "ablation-per-layer": (0, 5),
     "pathways": (0, 7),
     "battery": (0, 5),
     "layer-types": (0, 8),

@@ -17,6 +17,9 @@ BATTERY = "battery"
 # what single claims rest on; the rule's thresholds were fitted without these
 OTHER_DESIGNS = tuple(d for d in CLAIM_DESIGN_NAMES if d != BATTERY)
 
+# where several settings have shams of their own
+_DOSE_RESPONSE = "ablation-per-layer"
+
 _OF = {"n_removed": "n_refused_at_baseline", "n_refusal": "n_hazardous"}
 
 
@@ -110,8 +113,11 @@ def evidence(interventions: pd.DataFrame) -> Evidence | None:
 def sham_bound(
     shams: pd.DataFrame, row: pd.Series, column: str, percentile: float
 ) -> tuple[float, int]:
-    """Percentile of a share over the shams of a row's own design, and how many there are."""
+    """Percentile of a share over the shams of a row's own design, and how many there are; in a dose
+    response those of its own position and dose."""
     own = shams[shams["design"] == row["design"]]
+    if row["design"] == _DOSE_RESPONSE:
+        own = own[(own["position"] == row["position"]) & (own["dose"] == row["dose"])]
     values = (own[column] / own[_OF[column]]).dropna()
     return (float(np.percentile(values, percentile)), len(values)) if len(values) else (np.nan, 0)
 
@@ -181,7 +187,7 @@ class Posteriors:
 
     def sham_bound(self, row: pd.Series, column: str, percentile: float) -> tuple[float, int]:
         """As the function of that name, computed once a design."""
-        key = (row["design"], column, percentile)
+        key = (row["design"], row["position"], row["dose"], column, percentile)
         if key not in self._bounds:
             self._bounds[key] = sham_bound(self.found.shams, row, column, percentile)
         return self._bounds[key]

@@ -16,6 +16,7 @@ _DESIGN = {
     "ablation-coverage": "v",
     "ablation-dose": "o",
     "ablation-scope": "D",
+    "ablation-per-layer": "d",
     "addition": "s",
     "weight-projection": "p",
     "pathways": "h",

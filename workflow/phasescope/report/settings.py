@@ -12,6 +12,7 @@ DESIGNS = (
     "ablation-coverage",
     "ablation-dose",
     "ablation-scope",
+    "ablation-per-layer",
     "addition",
     "weight-projection",
     "pathways",

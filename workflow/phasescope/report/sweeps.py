@@ -56,6 +56,7 @@ _AXES = {
     "ablation-layers": ("blocks", "the one block edited, counted from 0"),
     "ablation-coverage": ("coverage", "share of the blocks edited"),
     "ablation-scope": ("scope", "scope, named below"),
+    "ablation-per-layer": ("scope", "scope, named below"),
     "weight-projection": ("scope", "scope, named below"),
     "pathways": ("scope", "pathways, named below"),
     "rank-ladder": ("rank", "rank: directions removed in every block"),
