@@ -16,6 +16,13 @@ SIMULATIONS = (1, 2, 3, 4, 5)  # seeds of arithmetic controls
 EXPECTED = {"positive": "supported", "negative": "refuted"}
 # where organisms were planted
 _PRECISION = "16"
+# what makes controls that are no organisms
+_MADE_BY = {
+    "arithmetic": "simulated while claims are judged",
+    "writer": "stage writers",
+    "checkpoint": "stage survival",
+    "endpoints": "stage endpoints",
+}
 _COLUMNS = ("claim", "control", "right", "n", "limits", "made_by")
 _READ = ("claim", "model", "precision", "subject", "verdict", "reason")
 _STRENGTH = ("supported", "refuted", "inconclusive", "not_run")
@@ -46,6 +53,7 @@ def claim_calibration(
         for side, control in controls(claim).items():
             about = {"claim": claim.id, "control": side, "kind": control.kind}
             about |= {"names": ", ".join(control.names), "expected": EXPECTED[side]}
+            about["made_by"] = _MADE_BY.get(control.kind)
             if control == NO_PLANT:
                 rows.append(about | {"reason": "no plant known"})
                 continue
@@ -72,7 +80,8 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
         for model, facts in organisms.items():
             here = _decisive(own[own["model"] == model])
             if facts["organism"] in control.names and len(here):
-                yield {"organism": facts["organism"], "seed": facts["seed"]} | _strongest(here)
+                made = {"organism": facts["organism"], "seed": facts["seed"]}
+                yield made | {"made_by": facts.get("recipe")} | _strongest(here)
 
 
 def _about(subject: str) -> set[str]:

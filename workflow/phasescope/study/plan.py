@@ -135,12 +135,17 @@ class StudyPlan:
 
     @property
     def organisms(self) -> dict[str, dict]:
-        """Of each model that is an organism: its `organism` and the `seed` it was trained from;
+        """Of each model that is an organism: its `organism`, `recipe` and the `seed` of that;
         those that ship say their seed in their truth sheet."""
         if self.trained:
-            return {m: {k: f[k] for k in ("organism", "seed")} for m, f in self.trained.items()}
+            keys = ("organism", "seed", "recipe")
+            return {m: {k: f[k] for k in keys} for m, f in self.trained.items()}
         return {
-            m.id: {"organism": m.id, "seed": json.loads(sheet.read_text())["seed"]}
+            m.id: {
+                "organism": m.id,
+                "seed": json.loads(sheet.read_text())["seed"],
+                "recipe": m.recipe,
+            }
             for m in self.models
             if m.recipe and m.folder and (sheet := Path(m.folder, "organism.json")).is_file()
         }

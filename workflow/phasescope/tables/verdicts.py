@@ -46,6 +46,7 @@ VERDICT_SCHEMAS: dict[str, tuple[Column, ...]] = {
         text("names", "organisms, writers, endpoints, or the simulated process"),
         text("organism", "the organism, or several together", nullable=True),
         count("seed", "that it was trained or simulated from", nullable=True),
+        text("made_by", "recipe of the organism, or the stage that made it", nullable=True),
         text("expected", "verdict that is right", allowed=VERDICTS),
         text("verdict", "verdict that came out; empty: none", nullable=True, allowed=VERDICTS),
         flag("right", "they are the same", nullable=True),
