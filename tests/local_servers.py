@@ -1,5 +1,6 @@
 """Real servers on this machine with an organism behind them."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -8,7 +9,18 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+import mlx.core as mx
 import pytest
+
+
+def in_float32(folder: Path, copy: Path) -> Path:
+    """The checkpoint with its values in float32. On the CPU mlx-lm cannot run experts in anything
+    else, and sums of bfloat16 may tip an answer over."""
+    shutil.copytree(folder, copy)
+    for shard in copy.glob("*.safetensors"):
+        weights = {name: w.astype(mx.float32) for name, w in mx.load(str(shard)).items()}
+        mx.save_safetensors(str(shard), weights, {"format": "pt"})
+    return copy
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from phasescope.tables import frame_of
 from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from local_servers import mlx_server
+from local_servers import in_float32, mlx_server
 
 ROOT = Path(__file__).parents[2]
 BUILT = ROOT / ".gguf"
@@ -67,7 +67,7 @@ def test_three_ways_to_one_organism_give_the_same_grades(organism, world, tools,
     tools.quantize(tmp_path / "F32.gguf", tmp_path / "F16.gguf", "F16")
     inside = graded(prompts, journal, model="mlx", folder=str(folder))
     served = {"model": "openai-api/local/default_model"}
-    with mlx_server(folder) as address:
+    with mlx_server(in_float32(folder, tmp_path / "float32")) as address:
         by_mlx = graded(prompts, journal, base_url=address, **served)
     with tools.served(tmp_path / "F16.gguf") as address:
         by_llama = graded(prompts, journal, base_url=address, **served)

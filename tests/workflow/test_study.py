@@ -9,7 +9,7 @@ import phasescope
 from phasescope.tables import read_provenance
 
 CELL_RULES = {"probe": 1, "select_direction": 1, "intervene": 1, "cohere": 1}
-JOINS = {"collect": 1, "classify": 1, "compare": 1, "report": 1}
+JOINS = {"collect": 1, "classify": 1, "compare": 1, "claims": 1, "report": 1}
 
 
 def test_the_planted_phases_are_named(finished):
@@ -71,7 +71,7 @@ def test_console_names_the_report_and_no_traceback(finished):
     ("room", "stages"),
     [
         ("report/formats.py", {"report": 1}),
-        ("phases/classification.py", {"classify": 1, "report": 1}),
+        ("phases/classification.py", {"classify": 1, "claims": 1, "report": 1}),
         ("intervene/designs.py", {"select_direction": 2, "intervene": 2, "cohere": 2} | JOINS),
         ("probe/separation.py", dict.fromkeys(CELL_RULES, 2) | JOINS),
         ("train/loop.py", {}),

@@ -17,23 +17,12 @@ from inspect_ai.model import (
 )
 
 from phasescope.chat.endpoint import Endpoint
-from phasescope.errors import PhasescopeError
+from phasescope.model import load_any
 
 PROVIDER = "phasescope-mlx"
 _SEED = 0
 
-
-@lru_cache(maxsize=1)
-def _loaded(folder: str):
-    from mlx_lm import load
-
-    try:
-        return load(folder)
-    except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
-        said = (str(error).splitlines() or [""])[0]
-        raise PhasescopeError(
-            f"{folder}: mlx-lm cannot load it: {type(error).__name__}: {said}"
-        ) from None
+_loaded = lru_cache(maxsize=1)(load_any)
 
 
 def rendered(endpoint: Endpoint, messages: list[dict]) -> list[int]:

@@ -240,7 +240,7 @@ def xs_19(view: View) -> Condition:
         any(abs(s - t) <= 1 for t in size[both["recurrent"] != r])
         for s, r in zip(size, both["recurrent"], strict=True)
     ]
-    both = both[matched]
+    both = both[np.array(matched, dtype=bool)]
     counts = [
         (int((own["phase"] == "holographic").sum()), len(own))
         for own in (both[both["recurrent"]], both[~both["recurrent"]])

@@ -101,15 +101,12 @@ def to_float32(model: nn.Module) -> nn.Module:
     return model
 
 
-def load_model(folder: Path) -> LanguageModel:
-    """Load a checkpoint folder: as it is on Metal, in float32 with the same values on the CPU.
+def load_any(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
+    """A model of any architecture that mlx-lm knows, and its tokenizer: weights as they are on
+    Metal, in float32 with the same values on the CPU.
 
-    Raises PhasescopeError for a faulty checkpoint, an architecture without adapter, or weights
-    that do not fit the config.
+    Raises PhasescopeError for what mlx-lm cannot load.
     """
-    folder = Path(folder)
-    check(folder)
-    adapter = adapter_for(model_type(folder))
     try:
         model, tokenizer = load(str(folder), lazy=True)
     except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
@@ -117,14 +114,27 @@ def load_model(folder: Path) -> LanguageModel:
         raise PhasescopeError(
             f"{folder}: mlx-lm cannot load it: {type(error).__name__}: {message}"
         ) from None
+    if not mx.metal.is_available():
+        model = to_float32(model)
+    mx.eval(model.parameters())
+    return model, tokenizer
+
+
+def load_model(folder: Path) -> LanguageModel:
+    """Load a checkpoint folder as `load_any`, for reading and changing what goes on inside.
+
+    Raises PhasescopeError for a faulty checkpoint, an architecture without adapter, or weights
+    that do not fit the config.
+    """
+    folder = Path(folder)
+    check(folder)
+    adapter = adapter_for(model_type(folder))
+    model, tokenizer = load_any(folder)
     if not tokenizer.has_chat_template:
         raise PhasescopeError(
             f"{folder}: the tokenizer is missing or has no chat template, through which "
             "prompts are rendered"
         )
-    if not mx.metal.is_available():
-        model = to_float32(model)
-    mx.eval(model.parameters())
     paths = {id(module): path for path, module in model.named_modules()}
     dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
     return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)), folder, paths)
