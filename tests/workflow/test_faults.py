@@ -11,7 +11,7 @@ import pytest
 
 import phasescope
 from phasescope.checkpoint import quantize
-from phasescope.tables import read_table
+from phasescope.tables import read_provenance, read_table
 from phasescope.tables.provenance import sha256_file
 
 SHEET = "resources/organisms/organisms.tsv"
@@ -258,3 +258,22 @@ def test_killed_run_asks_for_no_answer_again(finished):
     assert {name: after[name] for name in kept} == kept
     assert set(after) <= all_batches
     assert table.read_bytes() == undisturbed
+
+
+def test_out_of_memory_is_tried_again_with_a_smaller_batch_and_said(project):
+    """If it failed, a cell that a smaller batch would have saved is lost, or measured in batches
+    that no table names."""
+    project.edit(
+        "workflow/phasescope/cell.py",
+        "    def write(self",
+        "        if self.subject.decoding.batch_size > 16:\n"
+        "            raise MemoryError\n\n"
+        "    def write(self",
+    )
+    table = "results/small/helpful-only/16/probe/probes.parquet"
+    result = project.snakemake(table, "--workflow-profile", "profiles/mac-studio")
+    assert result.returncode == 0, result.stdout
+    assert "out of memory, the next attempt halves its batches" in result.stdout
+    assert read_provenance(project.path(table))["batch_size"] == "16"
+    record = json.loads(project.path(table).with_name("probe.attempt.json").read_text())
+    assert record == {"halvings": 1}

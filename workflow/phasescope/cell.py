@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from phasescope.attempts import batch_size
 from phasescope.behave import Decoding, Subject
 from phasescope.checkpoint import verify
 from phasescope.jobs import provenance
@@ -27,7 +28,7 @@ class CellJob:
                 s["thinking"] != "off",
                 s["max_thinking_tokens"],
                 s["max_answer_tokens"],
-                s["batch_size"],
+                batch_size(Path(snakemake.log[0]), s["batch_size"]),
             ),
             Path(snakemake.params.journal),
             self.facts["sha256"],
@@ -45,6 +46,7 @@ class CellJob:
             weights_from=self.facts["weights_from"],
             compute_dtype=self.subject.lm.compute_dtype,
             seed=str(self.settings["seed"]),
+            batch_size=str(self.subject.decoding.batch_size),
             prompts_sha256=self.subject.table.sha256,
             rendered_prompts_sha256=rendered_hash(prompts),
         )

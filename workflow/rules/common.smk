@@ -57,6 +57,11 @@ def memory(stage):
     return lambda w: PLAN.cell(w.model, w.precision).mem_mb(stage, w.get("design"))
 
 
+def gpu(wildcards):
+    """Share of a Mac's one GPU, percent; scheduled by where a profile says how much there is."""
+    return PLAN.cell(wildcards.model, wildcards.precision).gpu_percent
+
+
 def quantize_source(wildcards):
     """The fetched checkpoint, unless the sheet names a ready-made one for this precision."""
     if PLAN.ready_made(wildcards.model, wildcards.precision):

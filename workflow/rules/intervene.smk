@@ -19,6 +19,7 @@ rule select_direction:
         f"{CELL}/select/select_direction.benchmark.tsv"
     resources:
         mem_mb=memory("select"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",
@@ -45,6 +46,7 @@ rule intervene:
         f"{CELL}/intervene/{{design}}.benchmark.tsv"
     resources:
         mem_mb=memory("intervene"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,
         journal=f"{CELL}/journal",

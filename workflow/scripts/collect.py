@@ -26,6 +26,8 @@ JOINED = (
     *SURVEYS,
     "endpoints",
 )
+# made by jobs that run the model, one batch after the other
+BATCHED = ("probes", "selection", "interventions", "coherence", "calibration_sets", *SURVEYS)
 # from the answers of all cells
 COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
 
@@ -46,14 +48,20 @@ def prompt_rows(records, read):
 
 
 def cell_rows(records, checkpoints, tables):
-    """The planned record of each cell with what its weights were and what type they ran in."""
+    """The planned record of each cell with what its weights were, what type they ran in, and in
+    which batches."""
     facts = {tuple(Path(p).parts[-4:-2]): json.loads(Path(p).read_text()) for p in checkpoints}
-    dtypes = {tuple(Path(p).parts[-4:-2]): read_provenance(p)["compute_dtype"] for p in tables}
+    dtypes, batches = {}, {}
+    for path in tables:
+        key, found = tuple(Path(path).parts[-4:-2]), read_provenance(path)
+        dtypes[key] = found["compute_dtype"]
+        batches.setdefault(key, []).append(int(found["batch_size"]))
     for record in records:
         key = (record["model"], record["precision"])
         found = facts.get(key, {})
         yield record | {
             "compute_dtype": dtypes.get(key),
+            "batch_size": min(batches.get(key, []), default=None),
             "weights_from": found.get("weights_from"),
             "revision": found.get("revision"),
             "checkpoint_sha256": found.get("sha256"),
@@ -63,9 +71,8 @@ def cell_rows(records, checkpoints, tables):
 with job(snakemake):
     config = dict(snakemake.params.config)
     where = provenance(config, study=config["study"], seed=str(config["seed"]))
-    rows = list(
-        cell_rows(snakemake.params.cells, snakemake.input.checkpoints, snakemake.input.probes)
-    )
+    tables = [path for name in BATCHED for path in snakemake.input.get(name)]
+    rows = list(cell_rows(snakemake.params.cells, snakemake.input.checkpoints, tables))
     write_table(Path(snakemake.output.cells), frame_of("cells", rows), "cells", where)
     rows = list(prompt_rows(snakemake.params.prompts, snakemake.input.prompts))
     path = Path(snakemake.output.prompt_tables)

@@ -23,6 +23,9 @@ COMPARING, SURVEY = "calibration_sets", "survey"
 _SURVEY_BYTES = 2e9  # activations that it keeps beside what the probe needs, and works on
 _WORKING_SHARE = 0.10  # beside the weights, where only the number of parameters is known
 _FIXED_BYTES = 1.5e9
+# A step of a smaller model waits for the program more than for the GPU, so four run side by side; a
+# larger one reads its weights at the memory's full bandwidth. An assumption, not yet measured.
+_SHARING_BYTES, _SHARING_PERCENT = 2e9, 25
 _WEIGHT_EDIT = "weight-projection"  # the design that edits weights, and keeps the originals beside
 
 
@@ -74,6 +77,11 @@ class Cell:
         if design not in (None, _WEIGHT_EDIT):
             needed = self.unedited_bytes
         return math.ceil(needed / 1e6)
+
+    @property
+    def gpu_percent(self) -> int:
+        """Share of a Mac's one GPU that a job on the cell takes, where the profile counts it."""
+        return _SHARING_PERCENT if self.weight_bytes < _SHARING_BYTES else 100
 
     def _bytes(self, stage: str) -> float:
         if stage == SURVEY:

@@ -87,6 +87,7 @@ def to_float32(model: nn.Module) -> nn.Module:
 def load_model(folder: Path) -> LanguageModel:
     """Load a checkpoint folder: as it is on Metal, in float32 with the same values on the CPU.
 
+    On Metal all that the system recommends may be wired, so that weights are never paged out.
     Raises PhasescopeError for a faulty checkpoint, an architecture without adapter, or weights
     that do not fit the config.
     """
@@ -105,8 +106,11 @@ def load_model(folder: Path) -> LanguageModel:
             f"{folder}: the tokenizer is missing or has no chat template, through which "
             "prompts are rendered"
         )
-    if not mx.metal.is_available():
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    else:
         model = to_float32(model)
     mx.eval(model.parameters())
+    mx.clear_cache()  # what loading held, or an earlier model, is the next job's to use
     dtypes = {str(a.dtype).removeprefix("mlx.core.") for _, a in tree_flatten(model.parameters())}
     return LanguageModel(model, tokenizer, adapter, "+".join(sorted(dtypes)))
