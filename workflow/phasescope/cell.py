@@ -1,6 +1,5 @@
 """A cell's job: its subject opened, its tables written with where they came from."""
 
-import json
 from pathlib import Path
 
 from phasescope.attempts import batch_size
@@ -9,6 +8,7 @@ from phasescope.checkpoint import verify
 from phasescope.jobs import provenance
 from phasescope.prompts import rendered_hash
 from phasescope.tables import frame_of, write_table
+from phasescope.tables.scratch import load_facts
 
 
 class CellJob:
@@ -17,7 +17,7 @@ class CellJob:
     def __init__(self, snakemake):
         self.settings = dict(snakemake.params.settings)
         self.keys = {"model": snakemake.wildcards.model, "precision": snakemake.wildcards.precision}
-        self.facts = json.loads(Path(snakemake.input.facts).read_text())
+        self.facts = load_facts(snakemake.input.facts)
         verify(snakemake.input.folder, self.facts)
         s = self.settings
         self.subject = Subject.open(

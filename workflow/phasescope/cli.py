@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from phasescope import __version__
 from phasescope.errors import PhasescopeError
+from phasescope.tables.reading import read_yaml
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -50,14 +49,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _configuration(path: str) -> dict:
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PhasescopeError(f"{path}: not a readable configuration file: {error}") from None
-    except yaml.YAMLError as error:
-        raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    found = read_yaml(path, "configuration file")
     if not isinstance(found, dict):
         raise PhasescopeError(f"{path}: found {type(found).__name__}; allowed: keys and values")
     return found

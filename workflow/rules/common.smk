@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from phasescope import planning
+from phasescope import planning, runs
 from phasescope import study as studies
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import EFFORT
@@ -19,6 +19,8 @@ CONFIG_FILES = [os.path.relpath(f) for f in reversed(workflow.configfiles)]
 
 try:
     PLAN = studies.plan_study(config, CONFIG_FILES)
+    if workflow.is_main_process and not runs.only_looks(sys.argv):
+        HELD = runs.hold(PLAN.config["study"])
 except PhasescopeError as error:
     raise WorkflowError(str(error)) from None
 

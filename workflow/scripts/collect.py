@@ -1,6 +1,5 @@
 """Join the tables of all cells, count their answers, say of each cell what ran and what did not."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +12,7 @@ from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
 from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
 from phasescope.tables.columns import LABELS
+from phasescope.tables.scratch import load_facts
 
 JOINED = (
     "audit",
@@ -50,7 +50,7 @@ def prompt_rows(records, read):
 def cell_rows(records, checkpoints, tables):
     """The planned record of each cell with what its weights were, what type they ran in, and in
     which batches."""
-    facts = {tuple(Path(p).parts[-4:-2]): json.loads(Path(p).read_text()) for p in checkpoints}
+    facts = {tuple(Path(p).parts[-4:-2]): load_facts(p) for p in checkpoints}
     dtypes, batches = {}, {}
     for path in tables:
         key, found = tuple(Path(path).parts[-4:-2]), read_provenance(path)

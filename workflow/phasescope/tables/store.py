@@ -6,12 +6,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import Damaged, PhasescopeError, shown
 from phasescope.tables.columns import Column
 from phasescope.tables.files import atomic_file
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 
 _PREFIX = b"phasescope:"
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)
 
 
 def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None:
@@ -34,7 +35,7 @@ def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None
                 row = int(wrong.argmax())
                 raise PhasescopeError(
                     f"{where}: row {row}, column {column.name}: found "
-                    f"{values.iloc[row]!r}; allowed: {', '.join(column.allowed)}"
+                    f"{shown(values.iloc[row])}; allowed: {', '.join(column.allowed)}"
                 )
 
 
@@ -68,39 +69,58 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise PhasescopeError(f"{path} ({table}): {error}") from error
     with atomic_file(Path(path)) as temporary:
-        pq.write_table(arrow.replace_schema_metadata(metadata), temporary)
+        pq.write_table(arrow.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
 
 
 def read_provenance(path: Path) -> dict[str, str]:
     """What the table's Parquet metadata says of where it came from."""
     metadata = _schema(path).metadata or {}
-    return {
-        k.removeprefix(_PREFIX).decode(): v.decode()
-        for k, v in metadata.items()
-        if k.startswith(_PREFIX)
-    }
+    try:
+        return {
+            k.removeprefix(_PREFIX).decode(): v.decode()
+            for k, v in metadata.items()
+            if k.startswith(_PREFIX)
+        }
+    except UnicodeDecodeError:
+        raise Damaged(path, "metadata that is not UTF-8 text") from None
 
 
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PhasescopeError(f"{path}: not a readable Parquet table: {error}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> PhasescopeError:
+    message = f"not a readable Parquet table: {shown(str(error))}"
+    if isinstance(error, OSError) and error.errno:  # not there, not ours to read, a broken disk
+        return PhasescopeError(f"{path}: {message}")
+    return Damaged(path, message)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read one table as a pandas frame, checked against the schema its metadata names."""
+    """Read one table as a pandas frame, checked against the schema its metadata names.
+
+    Raises Damaged where its bytes are not those that were written (pages have checksums), or do not
+    follow the schema.
+    """
     name = read_provenance(path).get("table")
     if name not in SCHEMAS:
-        raise PhasescopeError(
-            f"{path}: not a table of this instrument (metadata names {name!r}); "
-            f"known: {', '.join(SCHEMAS)}"
+        raise Damaged(
+            path,
+            f"not a table of this instrument (metadata names {shown(name)}); "
+            f"known: {', '.join(SCHEMAS)}",
         )
     try:
-        frame = pq.read_table(path).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PhasescopeError(f"{path}: not a readable Parquet table: {error}") from error
-    _check(frame, SCHEMAS[name], f"{path} ({name})")
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            frame = file.read().to_pandas()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    try:
+        _check(frame, SCHEMAS[name], f"{path} ({name})")
+    except PhasescopeError as error:
+        raise Damaged(path, str(error).removeprefix(f"{path} ")) from None
     return frame
 
 
