@@ -24,7 +24,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-build-options \
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-grades lock clean
+.PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-grades bench-scale chaos test-slurm lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -62,6 +62,9 @@ bench-probe: .venv/test.stamp  ## compare recording with a plain pass, with torc
 
 bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
 	@$(BIN)/python benchmarks/bench_grades.py $(SEEDS)
+
+chaos: .venv/test.stamp  ## kill a small study 30 times at random, compare with an undisturbed run (SEED=1 KILLS=30)
+	@$(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
 
 lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or UV=/path/to/uv"; exit 1; }

@@ -56,7 +56,8 @@ def job(snakemake) -> Iterator[None]:
             _log_peak_memory()
     except Exception as error:
         expected = isinstance(error, PhasescopeError)
-        message = str(error) if expected else repr(error)
+        # a full disk, a file that is gone: what the system says is clear enough
+        message = str(error) if isinstance(error, PhasescopeError | OSError) else repr(error)
         if isinstance(error, Damaged):
             message += _set_aside(error.path)
         if out_of_memory(error):

@@ -17,16 +17,8 @@ _SECONDS = 2.0
 _LOOKING = frozenset(
     (
         *("-n", "--dry-run", "--dryrun", "--lint", "-l", "--list", "--list-rules", "-S"),
-        *(
-            "--summary",
-            "-D",
-            "--detailed-summary",
-            "--dag",
-            "--rulegraph",
-            "--filegraph",
-            "--d3dag",
-        ),
-        *("--report", "--containerize", "--list-target-rules", "--lt", "--print-compilation"),
+        *("--summary", "-D", "--detailed-summary", "--dag", "--rulegraph", "--filegraph"),
+        *("--d3dag", "--report", "--containerize", "--list-target-rules", "--lt"),
     )
 )
 
