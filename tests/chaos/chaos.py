@@ -8,6 +8,7 @@ that was set back (files from the future). Then, as a user would, the same comma
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -23,6 +24,9 @@ import psutil
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from conftest import Project, copy_project
 
+from phasescope.errors import Damaged
+from phasescope.tables import read_table
+
 RESULTS, REPORT = "results/small", "reports/small/index.html"
 FAULTS = ("kill run", "kill run", "kill job", "kill job", "interrupt", "damage", "clock")
 
@@ -30,9 +34,8 @@ FAULTS = ("kill run", "kill run", "kill job", "kill job", "interrupt", "damage",
 def final_bytes(project: Project) -> dict[str, bytes]:
     """Every study-wide table, every table of a cell, and the report."""
     tables = sorted(project.path(RESULTS).rglob("*.parquet"))
-    return {
-        str(p.relative_to(project.folder)): p.read_bytes() for p in [*tables, project.path(REPORT)]
-    }
+    paths = [*tables, project.path(REPORT)]
+    return {str(p.relative_to(project.folder)): p.read_bytes() for p in paths}
 
 
 def journal(project: Project) -> dict[str, int]:
@@ -93,10 +96,8 @@ class Chaos:
         if fault == "interrupt":
             run.send_signal(signal.SIGINT)
         elif fault == "kill job" and children:
-            try:
+            with contextlib.suppress(psutil.NoSuchProcess):
                 self.rng.choice(children).kill()
-            except psutil.NoSuchProcess:
-                pass
         else:
             run.kill()
         if fault == "kill job":
@@ -117,9 +118,19 @@ class Chaos:
             later = time.time() + 86_400
             os.utime(path, (later, later))
             return
-        content = bytearray(path.read_bytes())
-        content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
-        path.write_bytes(content)
+        sound = path.read_bytes()
+        while not self.found(path):  # a bit of a page's padding or of a description: no value
+            content = bytearray(sound)
+            content[self.rng.randrange(len(content))] ^= 1 << self.rng.randrange(8)
+            path.write_bytes(content)
+
+    def found(self, path: Path) -> bool:
+        """Whether the reader finds a table to be damaged."""
+        try:
+            read_table(path)
+        except Damaged:
+            return True
+        return False
 
     def finish(self, attempts: int = 4) -> None:
         """Run until all is made; a damaged table costs a run, in which it is found."""
