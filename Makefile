@@ -66,6 +66,10 @@ bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms,
 chaos: .venv/test.stamp  ## kill a small study 30 times at random, compare with an undisturbed run (SEED=1 KILLS=30)
 	@$(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
 
+test-slurm: .venv/test.stamp  ## the small study on a real Slurm of this machine (Debian's packages), against a local run
+	@$(INSTALL) -r requirements/cluster.txt
+	@$(BIN)/python tests/slurm/study.py
+
 lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or UV=/path/to/uv"; exit 1; }
 	@$(COMPILE) pyproject.toml -o requirements/run.txt >/dev/null

@@ -26,6 +26,7 @@ rule cohere:
         f"{CELL}/cohere/cohere.benchmark.tsv"
     resources:
         mem_mb=memory("cohere"),
+        runtime=minutes("cohere"),
         gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,

@@ -59,6 +59,11 @@ def memory(stage):
     return lambda w: PLAN.cell(w.model, w.precision).mem_mb(stage, w.get("design"))
 
 
+def minutes(stage):
+    """Time limit of a stage's job on a cluster, longer with each attempt."""
+    return lambda w, attempt: attempt * PLAN.minutes(w.model, w.precision, stage)
+
+
 def gpu(wildcards):
     """Share of a Mac's one GPU, percent; scheduled by where a profile says how much there is."""
     return PLAN.cell(wildcards.model, wildcards.precision).gpu_percent

@@ -19,6 +19,7 @@ rule select_direction:
         f"{CELL}/select/select_direction.benchmark.tsv"
     resources:
         mem_mb=memory("select"),
+        runtime=minutes("select"),
         gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,
@@ -46,6 +47,7 @@ rule intervene:
         f"{CELL}/intervene/{{design}}.benchmark.tsv"
     resources:
         mem_mb=memory("intervene"),
+        runtime=minutes("intervene"),
         gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,

@@ -19,6 +19,7 @@ rule probe:
         f"{CELL}/probe/probe.benchmark.tsv"
     resources:
         mem_mb=memory("probe"),
+        runtime=minutes("probe"),
         gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,

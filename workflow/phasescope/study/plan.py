@@ -72,6 +72,7 @@ ANSWER_KEYS = (
     "seed",
     "judge",
 )
+_UNKNOWN_MINUTES = 24 * 60
 _NEED_GRADES = ("select", "intervene", "cohere")
 
 
@@ -118,6 +119,12 @@ class StudyPlan:
     def cell(self, model: str, precision: str) -> Cell:
         """One cell by its wildcards."""
         return self._by_name[f"{model}/{precision}"]
+
+    def minutes(self, model: str, precision: str, stage: str) -> int:
+        """Time that a job of a stage may take on a cluster: three times the expected hours of the
+        whole stage and half an hour; a day where they are not known."""
+        hours = self.cell(model, precision).hours.get(stage)
+        return _UNKNOWN_MINUTES if hours is None else round(180 * hours) + 30
 
     @property
     def tables(self) -> tuple[str, ...]:
