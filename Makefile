@@ -63,6 +63,9 @@ bench-probe: .venv/test.stamp  ## compare recording with a plain pass, with torc
 bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
 	@$(BIN)/python benchmarks/bench_grades.py $(SEEDS)
 
+bench-scale: .venv/test.stamp  ## growth of planning, collecting and reporting with the cells (CELLS="10 100")
+	@$(BIN)/python benchmarks/bench_scale.py $(if $(CELLS),--cells $(CELLS))
+
 chaos: .venv/test.stamp  ## kill a small study 30 times at random, compare with an undisturbed run (SEED=1 KILLS=30)
 	@$(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
 

@@ -42,7 +42,8 @@ def run(project: Project, env: dict[str, str], *arguments: str) -> subprocess.Co
     return subprocess.run(
         project.command(
             *arguments, "--workflow-profile", "profiles/slurm", "--latency-wait", "10",
-            "--slurm-init-seconds-before-status-checks", "2", "--seconds-between-status-checks", "2",
+            "--slurm-init-seconds-before-status-checks", "2",
+            "--seconds-between-status-checks", "2",
         ),
         cwd=project.folder, env=env | project.environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
