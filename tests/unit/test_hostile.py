@@ -2,7 +2,10 @@
 leaves its folder, and the fault is one line. Headers of weights, replies of judges and the report's
 page have their own such tests (test_headers, test_graders, test_report)."""
 
+import contextlib
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from phasescope import cli
 from phasescope.errors import Damaged, PhasescopeError
 from phasescope.matrix import read_sheet, validated_config
 from phasescope.matrix.sheet import RESERVED
+from phasescope.model import load_model
 from phasescope.probe import Activations, load_activations, save_activations
 from phasescope.prompts import read_prompts
 from phasescope.tables import frame_of, read_provenance, read_table, write_table
@@ -322,3 +326,17 @@ def test_a_damaged_file_of_a_cell_is_found(tmp_path):
         path.write_text(content)
         with pytest.raises(Damaged):
             load_scratch(path)
+
+
+def test_code_in_a_checkpoint_never_runs(dense, tmp_path):
+    """If it failed, loading a stranger's model would run the stranger's program."""
+    folder = tmp_path / "model"
+    shutil.copytree(dense, folder)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'pwned')!r}, 'w')\nclass Evil: pass\n")
+    for name, kind in (("config.json", "AutoConfig"), ("tokenizer_config.json", "AutoTokenizer")):
+        found = json.loads((folder / name).read_text())
+        code = ["evil.Evil", "evil.Evil"] if kind == "AutoTokenizer" else "evil.Evil"
+        (folder / name).write_text(json.dumps(found | {"auto_map": {kind: code}}))
+    with contextlib.suppress(PhasescopeError):
+        load_model(folder)
+    assert not (tmp_path / "pwned").exists()

@@ -1,16 +1,24 @@
 """Join the tables of all cells, count their answers, say of each cell what ran and what did not."""
 
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
-from phasescope.comparisons import behavior_changes, behavior_rates
+from phasescope.comparisons import adjusted, behavior_rates, paired_changes
 from phasescope.graders.agreement import agreement_rows
 from phasescope.jobs import job, provenance
 from phasescope.prompts import MAIN, USES, read_prompts
 from phasescope.study import SURVEYS
-from phasescope.tables import atomic_file, frame_of, read_provenance, read_table, write_table
+from phasescope.tables import (
+    atomic_file,
+    frame_of,
+    join_tables,
+    read_provenance,
+    read_table,
+    write_table,
+)
 from phasescope.tables.columns import LABELS
 from phasescope.tables.scratch import load_facts
 
@@ -28,8 +36,35 @@ JOINED = (
 )
 # made by jobs that run the model, one batch after the other
 BATCHED = ("probes", "selection", "interventions", "coherence", "calibration_sets", *SURVEYS)
-# from the answers of all cells
-COUNTED = {"behavior_rates": behavior_rates, "behavior_changes": behavior_changes}
+
+
+def by_model(paths):
+    """The answers of one model after the other: what is compared is answers of one model."""
+    for _, own in groupby(paths, key=lambda path: Path(path).parts[-4]):
+        yield pd.concat([read_table(Path(path)) for path in own], ignore_index=True)
+
+
+class Counted:
+    """What is counted of the answers of all cells."""
+
+    def __init__(self, judge_errors):
+        self.judge_errors = judge_errors
+        self.rates, self.changes, self.agreement = [], [], []
+
+    def add(self, answers):
+        """Count the answers of a model."""
+        self.rates += behavior_rates(answers)
+        self.changes += paired_changes(answers)
+        self.agreement += agreement_rows(answers, self.judge_errors)
+
+    def tables(self):
+        """Rows by table."""
+        changes = adjusted(self.changes)
+        return {
+            "behavior_rates": self.rates,
+            "behavior_changes": changes,
+            "agreement": self.agreement,
+        }
 
 
 def prompt_rows(records, read):
@@ -78,14 +113,11 @@ with job(snakemake):
     path = Path(snakemake.output.prompt_tables)
     write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     for name in JOINED:
-        frames = [read_table(Path(p)) for p in snakemake.input.get(name)]
-        frame = pd.concat(frames, ignore_index=True) if frames else frame_of(name, [])
-        write_table(Path(snakemake.output.get(name)), frame, name, where)
-    answers = read_table(Path(snakemake.output.behavior))
-    for name, count in COUNTED.items():
-        frame = frame_of(name, count(answers))
-        write_table(Path(snakemake.output.get(name)), frame, name, where)
-    rows = agreement_rows(answers, snakemake.params.judge_errors)
-    write_table(Path(snakemake.output.agreement), frame_of("agreement", rows), "agreement", where)
+        join_tables(snakemake.input.get(name), Path(snakemake.output.get(name)), name, where)
+    counted = Counted(snakemake.params.judge_errors)
+    for answers in by_model(snakemake.input.behavior):
+        counted.add(answers)
+    for name, rows in counted.tables().items():
+        write_table(Path(snakemake.output.get(name)), frame_of(name, rows), name, where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

@@ -28,7 +28,7 @@ def _loaded(folder: str):
     from mlx_lm import load
 
     try:
-        return load(folder)
+        return load(folder, {"trust_remote_code": False})
     except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
         said = (str(error).splitlines() or [""])[0]
         raise PhasescopeError(

@@ -95,7 +95,8 @@ def load_model(folder: Path) -> LanguageModel:
     check(folder)
     adapter = adapter_for(model_type(folder))
     try:
-        model, tokenizer = load(str(folder), lazy=True)
+        # said out loud: where nothing is said, transformers asks whoever sits at the terminal
+        model, tokenizer = load(str(folder), {"trust_remote_code": False}, lazy=True)
     except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
         message = (str(error).splitlines() or [""])[0]
         raise PhasescopeError(

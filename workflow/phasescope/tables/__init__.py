@@ -2,7 +2,14 @@
 
 from phasescope.tables.files import atomic_file, atomic_folder
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
-from phasescope.tables.store import frame_of, read, read_provenance, read_table, write_table
+from phasescope.tables.store import (
+    frame_of,
+    join_tables,
+    read,
+    read_provenance,
+    read_table,
+    write_table,
+)
 
 __all__ = [
     "SCHEMAS",
@@ -10,6 +17,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "frame_of",
+    "join_tables",
     "read",
     "read_provenance",
     "read_table",

@@ -1,5 +1,6 @@
 """The one writer and the one reader of Parquet tables; both check the declared schema."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +13,7 @@ from phasescope.tables.files import atomic_file
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 
 _PREFIX = b"phasescope:"
+_PART_ROWS = 100_000
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)
 
 
@@ -54,6 +56,11 @@ def frame_of(table: str, rows: list[dict]) -> pd.DataFrame:
     return pa.table(columns).to_pandas()
 
 
+def _metadata(table: str, provenance: dict[str, str]) -> dict[bytes, bytes]:
+    found = {_PREFIX + k.encode(): str(v).encode() for k, v in sorted(provenance.items())}
+    return found | {_PREFIX + b"table": table.encode()}
+
+
 def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[str, str]) -> None:
     """Write `frame` as the declared table `table`, atomically.
 
@@ -61,8 +68,7 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
     follow the schema; nothing is written then.
     """
     _check(frame, SCHEMAS[table], f"{path} ({table})")
-    metadata = {_PREFIX + k.encode(): str(v).encode() for k, v in sorted(provenance.items())}
-    metadata[_PREFIX + b"table"] = table.encode()
+    metadata = _metadata(table, provenance)
     schema = arrow_schema(table)
     try:
         arrow = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
@@ -70,6 +76,31 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
         raise PhasescopeError(f"{path} ({table}): {error}") from error
     with atomic_file(Path(path)) as temporary:
         pq.write_table(arrow.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+
+
+def join_tables(paths: Iterable[Path], path: Path, table: str, provenance: dict[str, str]) -> None:
+    """Write the rows of several tables as one, in their order, atomically; a part at a time, so
+    that memory does not grow with their number. Raises as `read_table` does."""
+    schema = arrow_schema(table).with_metadata(_metadata(table, provenance))
+    with (
+        atomic_file(Path(path)) as temporary,
+        pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
+    ):
+        for part in _parts(paths):
+            arrow = pa.Table.from_pandas(part, schema=arrow_schema(table), preserve_index=False)
+            writer.write_table(arrow.replace_schema_metadata(schema.metadata))
+
+
+def _parts(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
+    """The tables, put together to as many rows as one part should have."""
+    waiting: list[pd.DataFrame] = []
+    for path in paths:
+        waiting.append(read_table(Path(path)))
+        if sum(map(len, waiting)) >= _PART_ROWS:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
 
 
 def read_provenance(path: Path) -> dict[str, str]:
