@@ -18,7 +18,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 def _content(path: Path, what: str, most: int, encoding: str) -> str:
     try:
         if path.exists() and not path.is_file():
-            raise PhasescopeError(f"{path}: not a regular file; allowed: a {what}")
+            raise PhasescopeError(f"{path}: not a readable {what}: no regular file")
         if (size := path.stat().st_size) > most:
             raise PhasescopeError(f"{path}: found {size} bytes; allowed: {most} of a {what}")
         return path.read_text(encoding=encoding)
