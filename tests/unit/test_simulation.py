@@ -31,7 +31,7 @@ def studies(draw):
     for number in range(draw(st.integers(1, 15))):
         after = draw(st.sets(st.integers(0, number - 1), max_size=2)) if number else set()
         jobs.append(
-            Job(f"m{number}", "probe", draw(st.floats(0, 5)), draw(st.floats(0, 1)) * most,
+            Job(f"m{number}", "probe", draw(st.floats(0.01, 5)), draw(st.floats(0, 1)) * most,
                 draw(st.sampled_from((0, 25, 100))), tuple(after))
         )  # fmt: skip
     return jobs, hosts

@@ -53,15 +53,16 @@ class _Free:
     """What a machine has left."""
 
     def __init__(self, host: Host):
-        self.memory, self.slots = host.usable_bytes, host.slots
+        # whole bytes: sums of fractions would not come back to what they were
+        self.memory, self.slots = int(host.usable_bytes), host.slots
         self.gpu = GPU_PERCENT if host.gpu else None
 
     def fits(self, job: Job) -> bool:
-        free = self.slots > 0 and self.memory >= job.needed_bytes
+        free = self.slots > 0 and self.memory >= int(job.needed_bytes)
         return free and (self.gpu is None or self.gpu >= job.gpu_percent)
 
     def take(self, job: Job, sign: int = 1) -> None:
-        self.memory -= sign * job.needed_bytes
+        self.memory -= sign * int(job.needed_bytes)
         self.slots -= sign
         if self.gpu is not None:
             self.gpu -= sign * job.gpu_percent
