@@ -13,6 +13,11 @@ def shown(value) -> str:
     return _repr.repr(value)
 
 
+def plainly(text: str, most: int = 300) -> str:
+    """A message that others wrote as one printable line of bounded length."""
+    return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))[:most]
+
+
 class PhasescopeError(Exception):
     """A fault in what the user gave: one line that says what, where, and what is allowed."""
 
@@ -24,6 +29,6 @@ class NotRun(PhasescopeError):
 class Damaged(PhasescopeError):
     """A file of a study that an earlier job wrote is not what was written; `path` names it."""
 
-    def __init__(self, path: str | Path, what: str):
+    def __init__(self, path: str | Path, message: str):
         self.path = Path(path)
-        super().__init__(f"{path}: {what}")
+        super().__init__(message)

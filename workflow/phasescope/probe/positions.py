@@ -97,4 +97,4 @@ def load_activations(path: str | Path) -> Activations:
         names = tuple(found.pop("positions").tolist())
         return Activations(names, n_experts=int(found.pop("n_experts")), **found)
     except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError) as error:
-        raise Damaged(path, f"not the activations that were written: {error}") from None
+        raise Damaged(path, f"{path}: not the activations that were written: {error}") from None

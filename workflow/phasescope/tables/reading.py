@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from phasescope.errors import PhasescopeError, shown
+from phasescope.errors import PhasescopeError, plainly, shown
 
 _MAX_YAML_BYTES = 2**22
 _MAX_TABLE_BYTES = 2**28
@@ -75,8 +75,7 @@ def read_yaml(path: str | Path, what: str):
     try:
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, TypeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise PhasescopeError(f"{path}: not YAML: {reason}") from None
+        raise PhasescopeError(f"{path}: not YAML: {plainly(str(error))}") from None
     except RecursionError:
         raise PhasescopeError(f"{path}: not YAML: nested too deep") from None
     check_bounds(found, str(path))

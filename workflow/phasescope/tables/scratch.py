@@ -20,9 +20,9 @@ def load_facts(path: str | Path) -> dict:
     try:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
-        raise Damaged(path, f"not the JSON that was written: {error}") from None
+        raise Damaged(path, f"{path}: not the JSON that was written: {error}") from None
     if not isinstance(found, dict):
-        raise Damaged(path, f"found {type(found).__name__}; allowed: a JSON object")
+        raise Damaged(path, f"{path}: found {type(found).__name__}; allowed: a JSON object")
     return found
 
 

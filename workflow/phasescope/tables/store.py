@@ -1,5 +1,6 @@
 """The one writer and the one reader of Parquet tables; both check the declared schema."""
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phasescope.errors import Damaged, PhasescopeError, shown
+from phasescope.errors import Damaged, PhasescopeError, plainly, shown
 from phasescope.tables.columns import Column
 from phasescope.tables.files import atomic_file
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 
 _PREFIX = b"phasescope:"
+_SEAL = _PREFIX + b"sha256"
+_UNSEALED = b"phasescope: the SHA-256 of this file will stand here".ljust(64, b".")
 _PART_ROWS = 100_000
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)
 
@@ -58,7 +61,25 @@ def frame_of(table: str, rows: list[dict]) -> pd.DataFrame:
 
 def _metadata(table: str, provenance: dict[str, str]) -> dict[bytes, bytes]:
     found = {_PREFIX + k.encode(): str(v).encode() for k, v in sorted(provenance.items())}
-    return found | {_PREFIX + b"table": table.encode()}
+    return found | {_PREFIX + b"table": table.encode(), _SEAL: _UNSEALED}
+
+
+def _seal(path: Path) -> None:
+    """Put the hash of a written table into its metadata: of all its bytes, as they were without."""
+    content = path.read_bytes()
+    assert content.count(_UNSEALED) == 1
+    with open(path, "r+b") as handle:
+        handle.seek(content.index(_UNSEALED))
+        handle.write(hashlib.sha256(content).hexdigest().encode())
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    """Raises Damaged where a table's bytes are not those that its hash was taken of."""
+    seal = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_SEAL)
+    if seal is not None:
+        found = hashlib.sha256(content.replace(seal, _UNSEALED)).hexdigest()
+        if found.encode() != seal:
+            raise Damaged(path, f"{path}: not the table that was written: SHA-256 {found}")
 
 
 def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[str, str]) -> None:
@@ -75,20 +96,20 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise PhasescopeError(f"{path} ({table}): {error}") from error
     with atomic_file(Path(path)) as temporary:
-        pq.write_table(arrow.replace_schema_metadata(metadata), temporary, write_page_checksum=True)
+        pq.write_table(arrow.replace_schema_metadata(metadata), temporary)
+        _seal(temporary)
 
 
 def join_tables(paths: Iterable[Path], path: Path, table: str, provenance: dict[str, str]) -> None:
     """Write the rows of several tables as one, in their order, atomically; a part at a time, so
     that memory does not grow with their number. Raises as `read_table` does."""
     schema = arrow_schema(table).with_metadata(_metadata(table, provenance))
-    with (
-        atomic_file(Path(path)) as temporary,
-        pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
-    ):
-        for part in _parts(paths):
-            arrow = pa.Table.from_pandas(part, schema=arrow_schema(table), preserve_index=False)
-            writer.write_table(arrow.replace_schema_metadata(schema.metadata))
+    with atomic_file(Path(path)) as temporary:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for part in _parts(paths):
+                arrow = pa.Table.from_pandas(part, schema=arrow_schema(table), preserve_index=False)
+                writer.write_table(arrow.replace_schema_metadata(schema.metadata))
+        _seal(temporary)
 
 
 def _parts(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
@@ -110,10 +131,10 @@ def read_provenance(path: Path) -> dict[str, str]:
         return {
             k.removeprefix(_PREFIX).decode(): v.decode()
             for k, v in metadata.items()
-            if k.startswith(_PREFIX)
+            if k.startswith(_PREFIX) and k != _SEAL
         }
     except UnicodeDecodeError:
-        raise Damaged(path, "metadata that is not UTF-8 text") from None
+        raise Damaged(path, f"{path}: metadata that is not UTF-8 text") from None
 
 
 def _schema(path: Path) -> pa.Schema:
@@ -124,34 +145,35 @@ def _schema(path: Path) -> pa.Schema:
 
 
 def _unreadable(path: Path, error: Exception) -> PhasescopeError:
-    message = f"not a readable Parquet table: {shown(str(error))}"
+    message = f"{path}: not a readable Parquet table: {plainly(str(error))}"
     if isinstance(error, OSError) and error.errno:  # not there, not ours to read, a broken disk
-        return PhasescopeError(f"{path}: {message}")
+        return PhasescopeError(message)
     return Damaged(path, message)
 
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read one table as a pandas frame, checked against the schema its metadata names.
 
-    Raises Damaged where its bytes are not those that were written (pages have checksums), or do not
-    follow the schema.
+    Raises Damaged where its bytes are not those that were written (their hash stands in its
+    metadata), or do not follow the schema.
     """
     name = read_provenance(path).get("table")
     if name not in SCHEMAS:
         raise Damaged(
             path,
-            f"not a table of this instrument (metadata names {shown(name)}); "
+            f"{path}: not a table of this instrument (metadata names {shown(name)}); "
             f"known: {', '.join(SCHEMAS)}",
         )
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            frame = file.read().to_pandas()
+        content = Path(path).read_bytes()
+        _check_seal(path, content)
+        frame = pq.read_table(pa.BufferReader(content)).to_pandas()
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     try:
         _check(frame, SCHEMAS[name], f"{path} ({name})")
     except PhasescopeError as error:
-        raise Damaged(path, str(error).removeprefix(f"{path} ")) from None
+        raise Damaged(path, str(error)) from None
     return frame
 
 
