@@ -60,6 +60,18 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
+def _clients(folder: Path, conf: Path) -> Path:
+    """Slurm's programs, told where its configuration is: jobs of the executor plugin do not get
+    SLURM_CONF, and /etc is not this test's."""
+    folder.mkdir(exist_ok=True)
+    for name in ("srun", "scancel", "squeue", "scontrol", "sinfo"):
+        place = folder / name
+        program = shutil.which(name)
+        place.write_text(f'#!/bin/sh\nSLURM_CONF={conf} exec {program} "$@"\n')
+        place.chmod(0o755)
+    return folder
+
+
 class Daemons:
     """Processes that end in reverse order of their start."""
 
@@ -120,7 +132,9 @@ def slurm(folder: Path, memory_mb: int, cpus: int = 2) -> Iterator[dict[str, str
     conf.write_text(
         CONF.format(node=node, folder=folder, ports=_free_ports(2), cpus=cpus, memory_mb=memory_mb)
     )
-    env = os.environ | {"SLURM_CONF": str(conf), "PATH": f"{os.environ['PATH']}:{PARTS}"}
+    programs = _clients(folder / "bin", conf)
+    env = os.environ | {"SLURM_CONF": str(conf)}
+    env["PATH"] = f"{programs}:{os.environ['PATH']}:{PARTS}"
     daemons = Daemons(folder, env)
     try:
         daemons.start(

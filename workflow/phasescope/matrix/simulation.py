@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from phasescope.errors import PhasescopeError
 
 GPU_PERCENT = 100
+_DEPTH = 64  # jobs that do not fit are passed over until so many, as cluster schedulers do
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,12 @@ class _Simulation:
     def _offer(self, number: int, now: float) -> None:
         heapq.heappush(self.ready, (-self.urgency[number], number, now))
 
+    def _room(self) -> bool:
+        return any(free.slots and free.gpu != 0 for free in self.free)
+
     def _start(self, now: float, ended: Job | None) -> None:
         left = []
-        while self.ready and any(free.slots and free.gpu != 0 for free in self.free):
+        while self.ready and len(left) < _DEPTH and self._room():
             urgency, number, since = heapq.heappop(self.ready)
             job = self.jobs[number]
             # the fullest machine that takes it leaves the others to larger jobs

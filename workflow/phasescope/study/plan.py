@@ -133,7 +133,11 @@ class StudyPlan:
 
     def model(self, model: str) -> Model:
         """One model by its id."""
-        return next(m for m in self.models if m.id == model)
+        return self._models_by_id[model]
+
+    @cached_property
+    def _models_by_id(self) -> dict[str, Model]:
+        return {m.id: m for m in self.models}
 
     def stages(self, cell: Cell) -> list[str]:
         """Stages that a cell has, in run order, whether or not something stops them."""
@@ -194,12 +198,15 @@ class StudyPlan:
 
     def disk(self) -> list[ModelDisk]:
         """Files of each model that the cells that run take."""
-        running = self.running("quantize")
-        return [
-            self._disk(model, cells)
-            for model in self.models
-            if (cells := [c for c in running if c.model is model])
-        ]
+        running = self._running_by_model
+        return [self._disk(m, running[m.id]) for m in self.models if m.id in running]
+
+    @cached_property
+    def _running_by_model(self) -> dict[str, list[Cell]]:
+        found: dict[str, list[Cell]] = {}
+        for cell in self.running("quantize"):
+            found.setdefault(cell.model.id, []).append(cell)
+        return found
 
     def _disk(self, model: Model, cells: list[Cell]) -> ModelDisk:
         ours = [c for c in cells if not model.ready_made(c.precision)]
@@ -223,11 +230,8 @@ class StudyPlan:
         """
         found = {}
         for model in self.models:
-            precisions = [
-                c.precision
-                for c in self.running("quantize")
-                if c.model is model and not model.ready_made(c.precision)
-            ]
+            cells = self._running_by_model.get(model.id, [])
+            precisions = [c.precision for c in cells if not model.ready_made(c.precision)]
             if model.folder is None and self._releases(model.id, precisions):
                 found[model.id] = [p for p in precisions if p != "16"]
         return {m: p for m, p in found.items() if p}
