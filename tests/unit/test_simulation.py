@@ -105,15 +105,15 @@ def study_of(count: int, hours: float | None) -> StudyPlan:
     return StudyPlan(config, models, cells, None, sources)
 
 
-def test_a_thousand_models_are_laid_out():
+def test_many_models_are_laid_out():
     """If it failed, nobody could say how many machines a large study needs."""
-    study = study_of(1000, 0.01)
+    study = study_of(200, 0.01)
     jobs = jobs_of(study)
-    assert len(jobs) == 3000 * 5
+    assert len(jobs) == 600 * 5
     one, four = (makespan(simulate(jobs, [Host(5e12, 64)] * machines)) for machines in (1, 4))
     assert one / 4.2 < four < one / 3.8
     said = simulated.text(study, [Host(5e12, 64)] * 4, speedup=2.0)
-    assert "15000 jobs of 3000 cells on 4 machines" in said and "waiting for room" in said
+    assert "3000 jobs of 600 cells on 4 machines" in said and "waiting for room" in said
 
 
 def test_hours_that_nobody_knows_go_by_parameters():
