@@ -76,7 +76,7 @@ class Daemons:
     """Processes that end in reverse order of their start."""
 
     def __init__(self, folder: Path, env: dict[str, str]):
-        self.folder, self.env = folder, env
+        self.folder, self.env = folder, os.environ | env
         self.processes: list[subprocess.Popen] = []
 
     def start(self, *command: str) -> None:
@@ -106,13 +106,16 @@ def _until(what: str, check, folder: Path, seconds: float = 300) -> None:
 
 def says(env: dict[str, str], *command: str) -> str:
     """What a command prints, empty where it fails."""
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        command, env=os.environ | env, capture_output=True, text=True, timeout=120
+    )
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
 @contextlib.contextmanager
 def slurm(folder: Path, memory_mb: int, cpus: int = 2) -> Iterator[dict[str, str]]:
-    """A cluster of this one machine with so much memory to give; gives the environment to use it.
+    """A cluster of this one machine with so much memory to give; gives what its users need in
+    their environment.
 
     All of it lies in `folder`. Raises RuntimeError, with its logs, where it does not come up.
     """
@@ -133,8 +136,7 @@ def slurm(folder: Path, memory_mb: int, cpus: int = 2) -> Iterator[dict[str, str
         CONF.format(node=node, folder=folder, ports=_free_ports(2), cpus=cpus, memory_mb=memory_mb)
     )
     programs = _clients(folder / "bin", conf)
-    env = os.environ | {"SLURM_CONF": str(conf)}
-    env["PATH"] = f"{programs}:{os.environ['PATH']}:{PARTS}"
+    env = {"SLURM_CONF": str(conf), "PATH": f"{programs}:{os.environ['PATH']}:{PARTS}"}
     daemons = Daemons(folder, env)
     try:
         daemons.start(
@@ -148,5 +150,7 @@ def slurm(folder: Path, memory_mb: int, cpus: int = 2) -> Iterator[dict[str, str
         _until("slurm", lambda: says(env, "sinfo", "-h", "-o", "%T") == "idle", folder)
         yield env
     finally:
-        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=120)
+        subprocess.run(
+            ["scancel", "--user=root"], env=os.environ | env, capture_output=True, timeout=120
+        )
         daemons.stop()

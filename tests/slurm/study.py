@@ -8,6 +8,7 @@ import argparse
 import base64
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -45,7 +46,7 @@ def run(project: Project, env: dict[str, str], *arguments: str) -> subprocess.Co
             "--slurm-init-seconds-before-status-checks", "2",
             "--seconds-between-status-checks", "2",
         ),
-        cwd=project.folder, env=env | project.environment(), text=True,
+        cwd=project.folder, env=project.environment() | env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
 
@@ -114,6 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the cluster is stopped
     folder = options.folder or Path(tempfile.mkdtemp(prefix="phasescope-slurm-"))
     try:
         test(folder.absolute())
