@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from phasescope import runs
@@ -54,7 +55,7 @@ def test_running_and_unlocking_need_it():
 def test_a_job_ends_when_its_run_is_killed(tmp_path):
     """If it failed, the next run would start the same job beside the old one."""
     run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    place = f"{runs.sha256_text(runs.platform.node())}:{run.pid}"
+    place = runs._sign(psutil.Process(run.pid))
     job = subprocess.Popen(
         [sys.executable, "-c", "import time; from phasescope import runs; runs.end_with_run(); "
          "print('on', flush=True); time.sleep(600)"],
@@ -63,9 +64,9 @@ def test_a_job_ends_when_its_run_is_killed(tmp_path):
     assert job.stdout.readline() == "on\n"
     time.sleep(0.1)
     assert job.poll() is None
-    run.kill()
-    run.wait()
+    run.kill()  # and not yet waited for, as by a shell that is busy
     assert job.wait(timeout=120) == 1
+    run.wait()
 
 
 @pytest.mark.parametrize("said", ("", "nonsense", "x:y", f"{'0' * 64}:1"))

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import TextIO
 
+import psutil
+
 from phasescope.errors import PhasescopeError
 from phasescope.tables.provenance import sha256_text
 
@@ -51,21 +53,25 @@ def hold(study: str, folder: Path = Path(".snakemake")) -> TextIO:
     began = time.strftime("%Y-%m-%d %H:%M:%S")
     held.write(f"process {os.getpid()} on {platform.node()}, since {began}\n")
     held.flush()
-    os.environ[RUN] = f"{sha256_text(platform.node())}:{os.getpid()}"
+    os.environ[RUN] = _sign(psutil.Process())
     return held
 
 
+def _sign(process: psutil.Process) -> str:
+    """A process of this machine, told from a later one with its number."""
+    return f"{sha256_text(platform.node())}:{process.pid}:{process.create_time()}"
+
+
 def _gone() -> bool:
-    node, _, process = os.environ.get(RUN, "").partition(":")
-    if node != sha256_text(platform.node()) or not process.isdigit():
+    sign = os.environ.get(RUN, "")
+    node, number, _ = [*sign.split(":"), "", ""][:3]
+    if node != sha256_text(platform.node()) or not number.isdigit():
         return False  # no run, or one on another machine
     try:
-        os.kill(int(process), 0)
-    except ProcessLookupError:
+        run = psutil.Process(int(number))
+        return run.status() == psutil.STATUS_ZOMBIE or _sign(run) != sign
+    except psutil.NoSuchProcess:
         return True
-    except PermissionError:
-        pass
-    return False
 
 
 def _watch() -> None:
