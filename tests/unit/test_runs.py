@@ -5,7 +5,6 @@ import subprocess
 import sys
 import time
 
-import psutil
 import pytest
 
 from phasescope import runs
@@ -55,7 +54,7 @@ def test_running_and_unlocking_need_it():
 def test_a_job_ends_when_its_run_is_killed(tmp_path):
     """If it failed, the next run would start the same job beside the old one."""
     run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    place = runs._sign(psutil.Process(run.pid))
+    place = runs._sign(run.pid)
     job = subprocess.Popen(
         [sys.executable, "-c", "import time; from phasescope import runs; runs.end_with_run(); "
          "print('on', flush=True); time.sleep(600)"],

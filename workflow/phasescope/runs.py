@@ -53,23 +53,21 @@ def hold(study: str, folder: Path = Path(".snakemake")) -> TextIO:
     began = time.strftime("%Y-%m-%d %H:%M:%S")
     held.write(f"process {os.getpid()} on {platform.node()}, since {began}\n")
     held.flush()
-    os.environ[RUN] = _sign(psutil.Process())
+    os.environ[RUN] = _sign(os.getpid())
     return held
 
 
-def _sign(process: psutil.Process) -> str:
-    """A process of this machine, told from a later one with its number."""
-    return f"{sha256_text(platform.node())}:{process.pid}:{process.create_time()}"
+def _sign(process: int) -> str:
+    """A process of this machine. Not when it began: that changes with the clock."""
+    return f"{sha256_text(platform.node())}:{process}"
 
 
 def _gone() -> bool:
-    sign = os.environ.get(RUN, "")
-    node, number, _ = [*sign.split(":"), "", ""][:3]
+    node, _, number = os.environ.get(RUN, "").partition(":")
     if node != sha256_text(platform.node()) or not number.isdigit():
         return False  # no run, or one on another machine
     try:
-        run = psutil.Process(int(number))
-        return run.status() == psutil.STATUS_ZOMBIE or _sign(run) != sign
+        return psutil.Process(int(number)).status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
 
