@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests/workflow")]
+sys.path[:0] = [str(ROOT / "tests/workflow"), str(ROOT / "tests")]
 STEPS = ("plan", "collect", "classify", "report")
 PRECISIONS = ("16", "8", "4")
 CONFIG = """
@@ -140,7 +140,7 @@ def measure(folder: Path, command: list[str]) -> Measured:
     path = os.pathsep.join((str(ROOT / "workflow"), str(ROOT / "tests/without_torch")))
     pid = subprocess.Popen(
         command, cwd=folder, env=os.environ | {"PYTHONPATH": path, "HF_HUB_OFFLINE": "1"},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     ).pid  # fmt: skip
     _, status, usage = os.wait4(pid, 0)
     if status:
