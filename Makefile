@@ -25,7 +25,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
 .PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-sweep \
-	bench-grades gguf test-gguf lock clean
+	bench-grades bench-scale chaos gguf test-gguf test-slurm lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -72,6 +72,16 @@ bench-sweep: .venv/test.stamp  ## compare first-token sweeps with one setting at
 
 bench-grades: .venv/run.stamp  ## how often grades are right on fresh organisms, keyword grades beside (SEEDS="1 2")
 	@$(BIN)/python benchmarks/bench_grades.py $(SEEDS)
+
+bench-scale: .venv/test.stamp  ## growth of planning, collecting and reporting with the cells (CELLS="10 100")
+	@$(BIN)/python benchmarks/bench_scale.py $(if $(CELLS),--cells $(CELLS))
+
+chaos: .venv/test.stamp  ## kill a small study 30 times at random, compare with an undisturbed run (SEED=1 KILLS=30)
+	@$(BIN)/python tests/chaos/chaos.py --kills $(or $(KILLS),30) --seed $(or $(SEED),0)
+
+test-slurm: .venv/test.stamp  ## the small study on a real Slurm of this machine (Debian's packages), against a local run
+	@$(INSTALL) -r requirements/cluster.txt
+	@$(BIN)/python tests/slurm/study.py
 
 lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or UV=/path/to/uv"; exit 1; }

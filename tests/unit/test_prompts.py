@@ -56,7 +56,7 @@ FAULTS = {
         r"row 2, column 'source': 'select-a' stands in two splits",
     ),
     "empty text": (_with(5, text=" "), r"row 5, column 'text': empty"),
-    "two languages": (_with(5, language="y"), r"column 'language': found x, y; one table"),
+    "two languages": (_with(5, language="y"), r"column 'language': found \['x', 'y'\]; one table"),
     "a split missing": (lambda r: r.__delitem__(slice(8, 12)), r"no row of evaluate"),
 }
 
@@ -105,9 +105,9 @@ def test_unreadable_files(tmp_path):
     with pytest.raises(PhasescopeError, match=r"none\.tsv: no such prompt table"):
         read_prompts(tmp_path / "none.tsv")
     (tmp_path / "latin.tsv").write_bytes(_text(_rows()).replace("how", "hów").encode("latin-1"))
-    with pytest.raises(PhasescopeError, match=r"latin\.tsv: not a readable table"):
+    with pytest.raises(PhasescopeError, match=r"latin\.tsv: not UTF-8 text"):
         read_prompts(tmp_path / "latin.tsv")
-    with pytest.raises(PhasescopeError, match="not a readable table"):
+    with pytest.raises(PhasescopeError, match="not a readable prompt table"):
         read_prompts(tmp_path)
 
 

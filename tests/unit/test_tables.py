@@ -195,11 +195,14 @@ def test_files_that_are_no_tables(tmp_path, frame):
     pq.write_table(pa.table({"a": [1]}), tmp_path / "other.parquet")
     write_table(tmp_path / "old.parquet", frame, "probes", {})
     arrow = pq.read_table(tmp_path / "old.parquet").drop_columns(["n"])
-    pq.write_table(arrow, tmp_path / "old.parquet")
+    pq.write_table(arrow, tmp_path / "changed.parquet")
+    metadata = {k: v for k, v in arrow.schema.metadata.items() if not k.endswith(b":sha256")}
+    pq.write_table(arrow.replace_schema_metadata(metadata), tmp_path / "old.parquet")
     for name, message in (
         ("bad", "not a readable Parquet table"),
         ("none", "not a readable Parquet table"),
         ("other", r"not a table of this instrument.*None.*probes"),
+        ("changed", "not the table that was written"),
         ("old", r"old\.parquet \(probes\): columns do not follow the schema: missing \['n'\]"),
     ):
         with pytest.raises(PhasescopeError, match=message):

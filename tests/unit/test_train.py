@@ -222,7 +222,7 @@ def test_existing_folder_and_bad_files_are_refused(tmp_path):
     with pytest.raises(PhasescopeError, match=r"none\.yaml"):
         train(tmp_path / "none.yaml", tmp_path / "new", 0)
     (tmp_path / "bad.yaml").write_text("a: [")
-    with pytest.raises(PhasescopeError, match="not a YAML recipe"):
+    with pytest.raises(PhasescopeError, match="not YAML"):
         train(tmp_path / "bad.yaml", tmp_path / "new", 0)
 
 

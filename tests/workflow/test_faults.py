@@ -10,8 +10,9 @@ import time
 import pytest
 
 import phasescope
+from phasescope import runs
 from phasescope.checkpoint import quantize
-from phasescope.tables import read_table
+from phasescope.tables import read_provenance, read_table
 from phasescope.tables.provenance import sha256_file
 
 SHEET = "resources/organisms/organisms.tsv"
@@ -258,3 +259,70 @@ def test_killed_run_asks_for_no_answer_again(finished):
     assert {name: after[name] for name in kept} == kept
     assert set(after) <= all_batches
     assert table.read_bytes() == undisturbed
+
+
+def test_out_of_memory_is_tried_again_with_a_smaller_batch_and_said(project):
+    """If it failed, a cell that a smaller batch would have saved is lost, or measured in batches
+    that no table names."""
+    project.edit(
+        "workflow/phasescope/cell.py",
+        "    def write(self",
+        "        if self.subject.decoding.batch_size > 16:\n"
+        "            raise MemoryError\n\n"
+        "    def write(self",
+    )
+    table = "results/small/helpful-only/16/probe/probes.parquet"
+    result = project.snakemake(table, "--workflow-profile", "profiles/mac-studio")
+    assert result.returncode == 0, result.stdout
+    assert "out of memory, the next attempt halves its batches" in result.stdout
+    assert read_provenance(project.path(table))["batch_size"] == "16"
+    record = json.loads(project.path(table).with_name("probe.attempt.json").read_text())
+    assert record == {"halvings": 1}
+
+
+def test_a_second_run_is_told_of_the_first(finished):
+    """If it failed, two runs would write the same files, or the second would be told to unlock."""
+    with runs.hold("small", finished.path(".snakemake")):
+        result = finished.snakemake("--force", "report")
+        assert result.returncode != 0
+        assert f"in this folder: process {os.getpid()} on " in result.stdout
+        assert "Traceback" not in result.stdout
+        assert finished.would_run() == {}
+
+
+def test_a_damaged_table_is_found_and_made_again(finished):
+    """If it failed, a decaying disk would change a result, or stop the study for good."""
+    table = finished.path("results/small/circuit/16/probe/probes.parquet")
+    whole = {p: p.read_bytes() for p in finished.path("results/small").glob("*.parquet")}
+    sound, status = table.read_bytes(), table.stat()
+    table.write_bytes(sound[:500] + bytes([sound[500] ^ 1]) + sound[501:])
+    os.utime(table, ns=(status.st_atime_ns, status.st_mtime_ns))
+    finished.path("results/small/cells.parquet").unlink()
+    result = finished.snakemake()
+    assert result.returncode != 0
+    line = next(x for x in result.stdout.splitlines() if x.startswith("phasescope: collect:"))
+    assert "circuit/16/probe/probes.parquet" in line and "the next run makes it again" in line
+    result = finished.snakemake()
+    assert result.returncode == 0, result.stdout
+    assert table.read_bytes() == sound
+    assert {p: p.read_bytes() for p in whole} == whole
+
+
+def test_hostile_folder_names_are_only_names(project):
+    """If it failed, the path of a checkpoint could be run by a shell, or taken for a wildcard."""
+    name = "we ird; $(touch pwned) `touch pwned` {model} 'ü\u202e"
+    project.path("resources/organisms/circuit").rename(project.path(name))
+    project.edit(SHEET, "\tresources/organisms/circuit\t", f"\t{name}\t")
+    result = project.snakemake("results/small/circuit/16/quantize/checkpoint.json")
+    assert result.returncode == 0, result.stdout
+    assert not list(project.folder.rglob("pwned"))
+
+
+@pytest.mark.parametrize("bomb", ["skip: &a [*a]\n", "skip: !!python/name:os.system\n"])
+def test_a_configuration_that_is_a_bomb_ends_the_run(project, bomb):
+    """If it failed, a shared configuration could fill the memory, or make objects."""
+    path = project.path("config/small.yaml")
+    path.write_text(path.read_text() + bomb)
+    result = project.snakemake("--dry-run")
+    assert result.returncode != 0
+    assert "small.yaml" in result.stdout

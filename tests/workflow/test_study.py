@@ -47,6 +47,16 @@ def test_nothing_edited_is_left_on_disk(finished):
     assert sources == {"circuit", "helpful-only"}
 
 
+def test_two_runs_from_scratch_give_the_same_bytes(finished, project):
+    """If it failed, nobody could tell a changed result from the order of a set."""
+    result = project.snakemake()
+    assert result.returncode == 0, result.stdout
+    made = [p for p in finished.path("results/small").rglob("*.parquet") if p.is_file()]
+    names = sorted(str(p.relative_to(finished.folder)) for p in made)
+    names += ["reports/small/index.html", "results/small/config.yaml"]
+    assert [n for n in names if project.path(n).read_bytes() != finished.path(n).read_bytes()] == []
+
+
 def test_again_does_nothing(finished):
     """If it failed, days of measuring would be repeated by a second `snakemake`."""
     result = finished.snakemake()

@@ -1,13 +1,14 @@
 """A cell's job: its subject opened, its tables written with where they came from."""
 
-import json
 from pathlib import Path
 
+from phasescope.attempts import batch_size
 from phasescope.behave import Decoding, Subject
 from phasescope.checkpoint import verify
 from phasescope.jobs import provenance
 from phasescope.prompts import rendered_hash
 from phasescope.tables import frame_of, write_table
+from phasescope.tables.scratch import load_facts
 
 
 class CellJob:
@@ -16,7 +17,7 @@ class CellJob:
     def __init__(self, snakemake):
         self.settings = dict(snakemake.params.settings)
         self.keys = {"model": snakemake.wildcards.model, "precision": snakemake.wildcards.precision}
-        self.facts = json.loads(Path(snakemake.input.facts).read_text())
+        self.facts = load_facts(snakemake.input.facts)
         verify(snakemake.input.folder, self.facts)
         s = self.settings
         self.subject = Subject.open(
@@ -27,7 +28,7 @@ class CellJob:
                 s["thinking"] != "off",
                 s["max_thinking_tokens"],
                 s["max_answer_tokens"],
-                s["batch_size"],
+                batch_size(Path(snakemake.log[0]), s["batch_size"]),
             ),
             Path(snakemake.params.journal),
             self.facts["sha256"],
@@ -45,6 +46,7 @@ class CellJob:
             weights_from=self.facts["weights_from"],
             compute_dtype=self.subject.lm.compute_dtype,
             seed=str(self.settings["seed"]),
+            batch_size=str(self.subject.decoding.batch_size),
             prompts_sha256=self.subject.table.sha256,
             rendered_prompts_sha256=rendered_hash(prompts),
         )

@@ -4,10 +4,9 @@ import argparse
 import sys
 from pathlib import Path
 
-import yaml
-
 from phasescope import __version__
 from phasescope.errors import PhasescopeError
+from phasescope.tables.reading import read_yaml
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -34,6 +33,17 @@ def _plan(options: argparse.Namespace) -> None:
     if options.table is not None:
         planning.write(study, options.table)
     print(planning.text(study))
+    if options.simulate:
+        print(_simulated(study, options))
+
+
+def _simulated(study, options: argparse.Namespace) -> str:
+    from phasescope import simulated
+    from phasescope.matrix.simulation import Host
+
+    metal = study.cells[0].machine.metal
+    hosts = [Host(gb * 1e9, options.slots, metal) for gb in options.simulate]
+    return simulated.text(study, hosts, options.speedup)
 
 
 def _positive(text: str) -> float:
@@ -50,14 +60,7 @@ def _audit(options: argparse.Namespace) -> None:
 
 
 def _configuration(path: str) -> dict:
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such configuration file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise PhasescopeError(f"{path}: not a readable configuration file: {error}") from None
-    except yaml.YAMLError as error:
-        raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    found = read_yaml(path, "configuration file")
     if not isinstance(found, dict):
         raise PhasescopeError(f"{path}: found {type(found).__name__}; allowed: keys and values")
     return found
@@ -202,6 +205,28 @@ def parser() -> argparse.ArgumentParser:
         dest="speed",
         action="store_false",
         help="do not measure this machine's speed (seconds, kept for the next time)",
+    )
+    plan.add_argument(
+        "--simulate",
+        nargs="+",
+        type=_positive,
+        metavar="GB",
+        help="also say how long the study takes on machines that give jobs so many GB each, and "
+        "what waits for what: list scheduling of the planned hours of this machine",
+    )
+    plan.add_argument(
+        "--speedup",
+        type=_positive,
+        default=1.0,
+        metavar="N",
+        help="those machines are N times as fast as this one",
+    )
+    plan.add_argument(
+        "--slots",
+        type=int,
+        default=8,
+        metavar="N",
+        help="jobs that run beside each other on one of them, at most (8)",
     )
     plan.add_argument("--table", type=Path, help="also write the plan as .parquet or .tsv")
     plan.set_defaults(run=_plan, error=plan.error)

@@ -1,5 +1,7 @@
 """A study's plan, for the console and as a table."""
 
+import os
+from datetime import datetime
 from pathlib import Path
 
 import pandas as pd
@@ -7,6 +9,8 @@ import pandas as pd
 from phasescope.errors import PhasescopeError
 from phasescope.jobs import provenance
 from phasescope.matrix import Cell, free_disk, missing_bytes, peak_bytes, shortage
+from phasescope.matrix.simulation import Host
+from phasescope.simulated import expected_end
 from phasescope.study import StudyPlan
 from phasescope.tables import atomic_file, frame_of, write_table
 
@@ -124,8 +128,16 @@ def short(study: StudyPlan) -> str:
             if (cell.name, stage) not in study.stops
         )
         lines.append(f"  hours: about {hours:.1f} in all, if every answer uses its whole budget")
+    if end := _expected_end(study):
+        lines.append(f"  {end}")
     lines.append(f"  {disk_line(study)}")
     return "\n".join(lines)
+
+
+def _expected_end(study: StudyPlan) -> str | None:
+    machine = study.cells[0].machine
+    host = Host(machine.usable_bytes, os.cpu_count() or 1, machine.metal)
+    return expected_end(study, host, datetime.now())
 
 
 def rows(study: StudyPlan) -> list[dict]:

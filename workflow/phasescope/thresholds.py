@@ -3,9 +3,8 @@
 from math import isfinite
 from pathlib import Path
 
-import yaml
-
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
+from phasescope.tables.reading import read_yaml
 
 _KEYS = {
     "selection": {
@@ -94,17 +93,12 @@ _KEYS = {
 
 
 def _keys(found) -> str:
-    return ", ".join(map(str, found)) if isinstance(found, dict) else repr(found)
+    return shown(", ".join(map(str, found))) if isinstance(found, dict) else shown(found)
 
 
 def read_thresholds(path: str | Path) -> dict:
     """Read and check the thresholds; PhasescopeError names file and key of a fault."""
-    try:
-        found = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such file of thresholds") from None
-    except yaml.YAMLError as error:
-        raise PhasescopeError(f"{path}: not YAML: {str(error).splitlines()[0]}") from None
+    found = read_yaml(path, "file of thresholds")
     if not isinstance(found, dict) or set(found) != {"version", *_KEYS}:
         raise PhasescopeError(
             f"{path}: keys: found {_keys(found)}; allowed, all of: version, {', '.join(_KEYS)}"
@@ -119,6 +113,6 @@ def read_thresholds(path: str | Path) -> dict:
         for key, value in values.items():
             if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
                 raise PhasescopeError(
-                    f"{path}: key '{section}.{key}': found {value!r}; allowed: a finite number"
+                    f"{path}: key '{section}.{key}': found {shown(value)}; allowed: a finite number"
                 )
     return found

@@ -17,6 +17,8 @@ rule calibration_sets:
         precision="16",
     resources:
         mem_mb=memory("calibration_sets"),
+        runtime=minutes("calibration_sets"),
+        gpu_percent=gpu,
     params:
         settings=settings(
             *studies.ANSWER_KEYS,

@@ -22,6 +22,8 @@ rule cohere:
         f"{CELL}/cohere/cohere.benchmark.tsv"
     resources:
         mem_mb=memory("cohere"),
+        runtime=minutes("cohere"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,
         uses=lambda w: list(PLAN.more_prompts(w.model)),

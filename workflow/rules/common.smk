@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 
-from phasescope import planning
+from phasescope import planning, runs
 from phasescope import study as studies
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import EFFORT
@@ -21,6 +21,8 @@ CONFIG_FILES = [os.path.relpath(f) for f in reversed(workflow.configfiles)]
 
 try:
     PLAN = studies.plan_study(config, CONFIG_FILES)
+    if workflow.is_main_process and not runs.only_looks(sys.argv):
+        HELD = runs.hold(PLAN.config["study"])
 except PhasescopeError as error:
     raise WorkflowError(str(error)) from None
 
@@ -59,6 +61,16 @@ def settings(*keys):
 def memory(stage):
     """Planned memory of a stage's job on a cell, MB: small cells run beside each other."""
     return lambda w: PLAN.cell(w.model, w.precision).mem_mb(stage, w.get("design"))
+
+
+def minutes(stage):
+    """Time limit of a stage's job on a cluster, longer with each attempt."""
+    return lambda w, attempt: attempt * PLAN.minutes(w.model, w.precision, stage)
+
+
+def gpu(wildcards):
+    """Share of a Mac's one GPU, percent; scheduled by where a profile says how much there is."""
+    return PLAN.cell(wildcards.model, wildcards.precision).gpu_percent
 
 
 def quantize_source(wildcards):

@@ -20,6 +20,8 @@ rule select_direction:
         f"{CELL}/select/select_direction.benchmark.tsv"
     resources:
         mem_mb=memory("select"),
+        runtime=minutes("select"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",
@@ -48,6 +50,8 @@ rule intervene:
         f"{CELL}/intervene/{{design}}.benchmark.tsv"
     resources:
         mem_mb=memory("intervene"),
+        runtime=minutes("intervene"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS, "sham_draws") | LIMITS,
         journal=f"{CELL}/journal",

@@ -19,6 +19,8 @@ rule probe:
         f"{CELL}/probe/probe.benchmark.tsv"
     resources:
         mem_mb=memory("probe"),
+        runtime=minutes("probe"),
+        gpu_percent=gpu,
     params:
         settings=settings(*studies.ANSWER_KEYS) | LIMITS,
         journal=f"{CELL}/journal",

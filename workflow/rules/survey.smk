@@ -19,6 +19,8 @@ if PLAN.config["survey"]:
             f"{CELL}/survey/survey.benchmark.tsv"
         resources:
             mem_mb=memory("survey"),
+            runtime=minutes("survey"),
+            gpu_percent=gpu,
         params:
             settings=settings(*studies.ANSWER_KEYS, "survey", "survey_pairs") | LIMITS,
             journal=f"{CELL}/journal",

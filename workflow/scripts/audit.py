@@ -1,15 +1,15 @@
 """What one model's source, or one cell's weights, hold, and whether they can be trusted."""
 
-import json
 from pathlib import Path
 
 from phasescope.checkpoint import audit
 from phasescope.checkpoint.report import write_audit
 from phasescope.jobs import job, provenance
+from phasescope.tables.scratch import load_facts
 
 with job(snakemake):
     settings = dict(snakemake.params.settings)
-    facts = json.loads(Path(snakemake.input.facts).read_text())
+    facts = load_facts(snakemake.input.facts)
     weights = snakemake.wildcards.weights
     found = audit(
         Path(snakemake.input.folder),

@@ -13,11 +13,10 @@ with job(snakemake):
     thresholds = read_thresholds(snakemake.input.thresholds)
     version = sha256_file(Path(snakemake.input.thresholds))
     interventions = read_table(Path(snakemake.input.interventions))
+    by_cell = dict(list(interventions.groupby(["model", "precision"], sort=False)))
     rows = []
     for cell in read_table(Path(snakemake.input.cells)).itertuples():
-        own = interventions[
-            (interventions["model"] == cell.model) & (interventions["precision"] == cell.precision)
-        ]
+        own = by_cell.get((cell.model, cell.precision), interventions.iloc[:0])
         found = classify(own, thresholds, seed) if len(own) else not_run(cell.reason)
         found = graded(found, *snakemake.params.grading.get(cell.model, (None, None)))
         keys = {"model": cell.model, "precision": cell.precision}

@@ -7,6 +7,7 @@ from pathlib import Path
 from phasescope.checkpoint import fetch, quantize, verify
 from phasescope.jobs import job
 from phasescope.tables import atomic_file
+from phasescope.tables.scratch import load_facts
 
 with job(snakemake):
     destination = Path(snakemake.output.folder)
@@ -16,7 +17,7 @@ with job(snakemake):
         found = fetch(destination, repo=repo, revision=revision or None)
         facts = asdict(found) | {"weights_from": f"third-party {repo}", "third_party": True}
     else:
-        source = json.loads(Path(snakemake.input.facts).read_text())
+        source = load_facts(snakemake.input.facts)
         verify(Path(snakemake.input.folder), source)
         sha256 = quantize(Path(snakemake.input.folder), destination, bits, group_size)
         recipe = "passed through" if bits == 16 else f"mlx-lm affine {bits} bit, group {group_size}"

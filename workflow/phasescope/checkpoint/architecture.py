@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from phasescope.checkpoint.headers import read_json, shown
+from phasescope.checkpoint.headers import read_json
+from phasescope.errors import shown
 
 _MOST_LAYERS = 10_000
 # used only where sanitizing cannot be traced

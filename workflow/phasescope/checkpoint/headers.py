@@ -7,12 +7,11 @@ import importlib.util
 import json
 import math
 import re
-import reprlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
 
 INDEX = "model.safetensors.index.json"
 SHARDS = "model*.safetensors"  # what mlx-lm loads, index or not
@@ -69,16 +68,6 @@ class Contents:
             for name, tensor in header.tensors.items():
                 found.setdefault(name, tensor)
         return found
-
-
-_repr = reprlib.Repr()
-_repr.maxstring = _repr.maxother = 120
-_repr.maxlist = 8
-
-
-def shown(value) -> str:
-    """A value from a file as one printable line of bounded length."""
-    return _repr.repr(value)
 
 
 class _Fault(ValueError):

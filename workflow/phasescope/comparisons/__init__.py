@@ -5,7 +5,7 @@ from phasescope.comparisons.across import (
     measured_comparisons,
     published_comparisons,
 )
-from phasescope.comparisons.changes import behavior_changes
+from phasescope.comparisons.changes import adjusted, behavior_changes, paired_changes
 from phasescope.comparisons.groups import (
     PUBLISHED,
     Group,
@@ -21,11 +21,13 @@ __all__ = [
     "STATISTICS",
     "Group",
     "across_models",
+    "adjusted",
     "behavior_changes",
     "behavior_rates",
     "counts_of",
     "measured",
     "measured_comparisons",
+    "paired_changes",
     "published",
     "published_comparisons",
     "read_published",

@@ -33,11 +33,16 @@ def _pairs(found: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, dict,
 
 
 def behavior_changes(answers: pd.DataFrame) -> list[dict]:
-    """Rows of the table `behavior_changes` from those of the table `behavior`.
+    """Rows of the table `behavior_changes` from those of the table `behavior`: `paired_changes`,
+    adjusted."""
+    return adjusted(paired_changes(answers))
+
+
+def paired_changes(answers: pd.DataFrame) -> list[dict]:
+    """Paired changes of one model's answers, or several models', not yet adjusted.
 
     Each condition against the baseline, each precision against 16 bit, each temperature against
     greedy answers, each family against plain requests, on the source prompts that both have.
-    Holm's correction is over the grid: all rows of one kind of comparison and one statistic.
     """
     rows = []
     for key, what, (before, after) in _pairs(list(settings(answers))):
@@ -50,10 +55,12 @@ def behavior_changes(answers: pd.DataFrame) -> list[dict]:
             found = asdict(paired_change(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
             found |= {"ci_low": found.pop("low"), "ci_high": found.pop("high")}
             rows.append(key | what | {"statistic": statistic.name} | found)
-    return _adjusted(rows)
+    return rows
 
 
-def _adjusted(rows: list[dict]) -> list[dict]:
+def adjusted(rows: list[dict]) -> list[dict]:
+    """Paired changes with Holm's correction over the grid: all rows of one kind of comparison and
+    one statistic, of the whole study."""
     grids: dict[tuple, list[dict]] = {}
     for row in rows:
         grids.setdefault((row["by"], row["statistic"]), []).append(row)

@@ -32,6 +32,9 @@ _WEIGHT_EDITS = {
     "additive-structural",
     "transfer",
 }
+# A step of a smaller model waits for the program more than for the GPU, so four run side by side; a
+# larger one reads its weights at the memory's full bandwidth. An assumption, not yet measured.
+_SHARING_BYTES, _SHARING_PERCENT = 2e9, 25
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class Cell:
         if design not in (None, *_WEIGHT_EDITS):
             needed = self.unedited_bytes
         return math.ceil(needed / 1e6)
+
+    @property
+    def gpu_percent(self) -> int:
+        """Share of a Mac's one GPU that a job on the cell takes, where the profile counts it."""
+        return _SHARING_PERCENT if self.weight_bytes < _SHARING_BYTES else 100
 
     def _bytes(self, stage: str) -> float:
         if stage == SURVEY:

@@ -4,8 +4,21 @@ import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
 from phasescope.matrix.validation import explain, first_error, load_schema, unknown
+from phasescope.tables.reading import read_lines
+
+# An id names a folder of the results and a target of Snakemake: what has these names already.
+RESERVED = frozenset(
+    (
+        *("all", "train", "fetch", "prompt_table", "quantize", "audit", "probe"),
+        *("select_direction", "intervene", "cohere", "survey", "calibration_sets", "endpoints"),
+        *("collect", "compare", "classify", "calibrate", "fit_thresholds", "report"),
+        *("organisms", "prompts"),
+    )
+)
+_PLACES = ("folder", "prompts", "recipe")
+_MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
@@ -37,19 +50,20 @@ class Model:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such model sheet") from None
-    except UnicodeDecodeError as error:
-        raise PhasescopeError(
-            f"{path}: not UTF-8 text ({error.reason} at byte {error.start})"
-        ) from None
-    except OSError as error:
-        raise PhasescopeError(f"{path}: not a readable model sheet: {error.strerror}") from None
-    if not text.strip():
+    lines = read_lines(path, "model sheet")
+    if not any(line.strip() for line in lines):
         raise PhasescopeError(f"{path}: empty; a model sheet has a header and one row a model")
-    return text.removesuffix("\n").split("\n")
+    return lines
+
+
+def _check_place(value: str, where: str) -> None:
+    """A path that no file system can have would end in a traceback later."""
+    longest = max(len(part.encode()) for part in value.split("/"))
+    if longest > _MAX_NAME_BYTES:
+        raise PhasescopeError(
+            f"{where}: found a name of {longest} bytes in {shown(value)}; allowed: "
+            f"{_MAX_NAME_BYTES}, the most that file systems take"
+        )
 
 
 def _number(text: str, kind: type, where: str):
@@ -60,7 +74,7 @@ def _number(text: str, kind: type, where: str):
         return found
     except ValueError:
         what = "a whole number" if kind is int else "a number"
-        raise PhasescopeError(f"{where}: found {text!r}; allowed: {what}") from None
+        raise PhasescopeError(f"{where}: found {shown(text)}; allowed: {what}") from None
 
 
 def _header(line: str, path: Path, schema: dict) -> list[str]:
@@ -81,11 +95,11 @@ def _header(line: str, path: Path, schema: dict) -> list[str]:
     for column in columns:
         if column != column.strip():
             raise PhasescopeError(
-                f"{path}: row 1: column {column!r} has leading or trailing blanks"
+                f"{path}: row 1: column {shown(column)} has leading or trailing blanks"
             )
     twice = {c for c in columns if columns.count(c) > 1}
     if twice:
-        raise PhasescopeError(f"{path}: row 1: column {sorted(twice)[0]!r} stands twice")
+        raise PhasescopeError(f"{path}: row 1: column {shown(sorted(twice)[0])} stands twice")
     for column in columns:
         if column not in schema["properties"]:
             raise PhasescopeError(
@@ -109,7 +123,7 @@ def _row(number: int, line: str, columns: list[str], path: Path, schema: dict) -
     for column, cell in zip(columns, cells, strict=True):
         if cell != cell.strip():
             raise PhasescopeError(
-                f"{where}, column {column!r}: leading or trailing blanks in {cell!r}"
+                f"{where}, column {column!r}: leading or trailing blanks in {shown(cell)}"
             )
         if cell:
             kind = kinds.get(schema["properties"][column].get("type"))
@@ -119,6 +133,13 @@ def _row(number: int, line: str, columns: list[str], path: Path, schema: dict) -
     if bool(value.get("huggingface_id")) == bool(value.get("folder")):
         raise PhasescopeError(
             f"{where}, columns 'huggingface_id' and 'folder': exactly one of them is given"
+        )
+    for column in _PLACES:
+        _check_place(value.get(column, ""), f"{where}, column {column!r}")
+    if value["id"].lower() in RESERVED or value["id"].lower().startswith("quantize_"):
+        raise PhasescopeError(
+            f"{where}, column 'id': found {value['id']!r}, a name that the workflow uses; allowed: "
+            "another"
         )
     return Model(**value | {"thinking": value["thinking"] == "yes"})
 

@@ -2,16 +2,29 @@
 
 import difflib
 import json
+import re
 from pathlib import Path
 
 import jsonschema
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
+from phasescope.tables.reading import check_bounds
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
+
+
+def _pattern(validator, pattern, instance, schema):
+    """As JSON Schema means it: `$` is the end, not a last line end, and `\\w` is ASCII, so that no
+    letter that looks like another is in a name."""
+    whole = re.sub(r"\$\Z", r"\\Z", pattern)
+    if isinstance(instance, str) and not re.search(whole, instance, re.ASCII):
+        yield jsonschema.ValidationError(f"{instance!r} does not match {pattern!r}")
+
+
 # JSON Schema calls 16.0 an integer; as a count or a precision it would fail later
 _VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
+    {"pattern": _pattern},
     type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     ),
@@ -27,7 +40,7 @@ def unknown(found: str, allowed, kind: str) -> str:
     """One line about a name that is not among the allowed ones, with the nearest of them."""
     near = difflib.get_close_matches(found, list(allowed), n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"unknown {kind} {found!r}{hint}; allowed: {', '.join(allowed)}"
+    return f"unknown {kind} {shown(found)}{hint}; allowed: {', '.join(allowed)}"
 
 
 def _rule(schema: dict) -> str:
@@ -63,7 +76,7 @@ def explain(error: jsonschema.ValidationError, kind: str) -> str:
         missing = next(k for k in error.validator_value if k not in error.instance)
         rule = _rule(error.schema["properties"][missing])
         return f"{kind} {missing!r}: empty or missing; allowed: {rule}"
-    return f"{kind} {name!r}: found {error.instance!r}; allowed: {_rule(error.schema)}"
+    return f"{kind} {name!r}: found {shown(error.instance)}; allowed: {_rule(error.schema)}"
 
 
 def first_error(value, schema: dict) -> jsonschema.ValidationError | None:
@@ -83,6 +96,7 @@ def validated_config(config: dict, files: list[str]) -> dict:
     PhasescopeError with the file, the key, what was found and what is allowed.
     """
     schema = load_schema("config")
+    check_bounds(config, " + ".join(files))
     if error := first_error(config, schema):
         raise PhasescopeError(f"{' + '.join(files)}: {explain(error, 'key')}")
     defaults = {k: v["default"] for k, v in schema["properties"].items() if "default" in v}

@@ -105,18 +105,23 @@ def load_any(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     """A model of any architecture that mlx-lm knows, and its tokenizer: weights as they are on
     Metal, in float32 with the same values on the CPU.
 
+    On Metal all that the system recommends may be wired, so that weights are never paged out.
     Raises PhasescopeError for what mlx-lm cannot load.
     """
     try:
-        model, tokenizer = load(str(folder), lazy=True)
+        # said out loud: where nothing is said, transformers asks whoever sits at the terminal
+        model, tokenizer = load(str(folder), {"trust_remote_code": False}, lazy=True)
     except Exception as error:  # whatever mlx-lm and transformers raise for what they cannot read
         message = (str(error).splitlines() or [""])[0]
         raise PhasescopeError(
             f"{folder}: mlx-lm cannot load it: {type(error).__name__}: {message}"
         ) from None
-    if not mx.metal.is_available():
+    if mx.metal.is_available():
+        mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    else:
         model = to_float32(model)
     mx.eval(model.parameters())
+    mx.clear_cache()  # what loading held, or an earlier model, is the next job's to use
     return model, tokenizer
 
 

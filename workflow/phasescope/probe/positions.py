@@ -1,11 +1,14 @@
 """Token positions at which activations are read."""
 
+import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from phasescope.behave import Subject
+from phasescope.errors import Damaged
 from phasescope.model import n_experts, record, routes, selections
 from phasescope.tables import atomic_file
 
@@ -87,8 +90,11 @@ def save_activations(path: str | Path, found: Activations) -> None:
 
 
 def load_activations(path: str | Path) -> Activations:
-    """What `save_activations` left."""
-    with np.load(path) as kept:
-        found = dict(kept)
-    names = tuple(found.pop("positions").tolist())
-    return Activations(names, n_experts=int(found.pop("n_experts")), **found)
+    """What `save_activations` left; raises Damaged where its bytes are not what was written."""
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            found = dict(kept)
+        names = tuple(found.pop("positions").tolist())
+        return Activations(names, n_experts=int(found.pop("n_experts")), **found)
+    except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, EOFError) as error:
+        raise Damaged(path, f"{path}: not the activations that were written: {error}") from None

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
 from phasescope.tables.columns import LABELS, SPLITS
 from phasescope.tables.provenance import sha256_file, sha256_text
+from phasescope.tables.reading import read_lines
 from phasescope.world.prompt_tables import PROMPT_COLUMNS
 
 COLUMNS = PROMPT_COLUMNS
@@ -57,7 +58,7 @@ def _check_values(frame: pd.DataFrame, path: Path) -> None:
         if wrong.any():
             raise PhasescopeError(
                 f"{path}: row {_first(wrong)}, column {column!r}: found "
-                f"{frame[column][wrong].iloc[0]!r}; allowed: {', '.join(allowed)}"
+                f"{shown(frame[column][wrong].iloc[0])}; allowed: {', '.join(allowed)}"
             )
     for column in set(COLUMNS) - set(_OPTIONAL):
         empty = frame[column].str.strip() == ""
@@ -65,9 +66,8 @@ def _check_values(frame: pd.DataFrame, path: Path) -> None:
             raise PhasescopeError(f"{path}: row {_first(empty)}, column {column!r}: empty")
     if frame["language"].nunique() > 1:
         raise PhasescopeError(
-            f"{path}: column 'language': found "
-            f"{', '.join(sorted(frame['language'].unique()))}; one table, one "
-            "language"
+            f"{path}: column 'language': found {shown(sorted(frame['language'].unique()))}; one "
+            "table, one language"
         )
 
 
@@ -75,7 +75,8 @@ def _check_structure(frame: pd.DataFrame, path: Path) -> None:
     twice = frame["id"].duplicated()
     if twice.any():
         raise PhasescopeError(
-            f"{path}: row {_first(twice)}, column 'id': {frame['id'][twice].iloc[0]!r} stands twice"
+            f"{path}: row {_first(twice)}, column 'id': {shown(frame['id'][twice].iloc[0])} "
+            "stands twice"
         )
     homes = frame.groupby("text")["split"].transform("nunique") > 1
     if homes.any():
@@ -91,8 +92,9 @@ def _check_sources(frame: pd.DataFrame, path: Path) -> None:
     homes = frame.groupby("source")["split"].transform("nunique") > 1
     if homes.any():
         raise PhasescopeError(
-            f"{path}: row {_first(homes)}, column 'source': {frame['source'][homes].iloc[0]!r} "
-            "stands in two splits; prompts of one source belong in one"
+            f"{path}: row {_first(homes)}, column 'source': "
+            f"{shown(frame['source'][homes].iloc[0])} stands in two splits; prompts of one source "
+            "belong in one"
         )
 
 
@@ -101,9 +103,9 @@ def _check_pairs(frame: pd.DataFrame, path: Path) -> None:
         labels = sorted(rows["label"])
         if labels != sorted(LABELS) or rows["split"].nunique() > 1:
             raise PhasescopeError(
-                f"{path}: row {rows.index[0] + 2}, column 'pair': unmatched pair {pair!r}: found "
-                f"{', '.join(rows['label'] + ' in ' + rows['split'])}; a pair is one hazardous "
-                "and one benign row of the same split"
+                f"{path}: row {rows.index[0] + 2}, column 'pair': unmatched pair {shown(pair)}: "
+                f"found {shown(list(rows['label'] + ' in ' + rows['split']))}; a pair is one "
+                "hazardous and one benign row of the same split"
             )
     missing = [s for s in SPLITS if s not in set(frame["split"])]
     if missing:
@@ -113,17 +115,6 @@ def _check_pairs(frame: pd.DataFrame, path: Path) -> None:
         )
 
 
-def _lines(path: Path) -> list[list[str]]:
-    """Fields of every line; a byte order mark and the line ends of other systems are no content."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise PhasescopeError(f"{path}: no such prompt table") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise PhasescopeError(f"{path}: not a readable table: {error}") from None
-    return [line.split("\t") for line in text.removesuffix("\n").split("\n")]
-
-
 def read_prompts(path: str | Path, *, paired: bool = True) -> PromptTable:
     """Read and check a prompt table (tab separated; `source` and `answer` may be left out).
 
@@ -131,7 +122,7 @@ def read_prompts(path: str | Path, *, paired: bool = True) -> PromptTable:
     Raises PhasescopeError naming file, row and column, what was found and what is allowed.
     """
     path = Path(path)
-    header, *rows = _lines(path)
+    header, *rows = (line.split("\t") for line in read_lines(path, "prompt table"))
     for number, row in enumerate(rows, start=2):
         if len(row) != len(header):
             raise PhasescopeError(
@@ -139,13 +130,13 @@ def read_prompts(path: str | Path, *, paired: bool = True) -> PromptTable:
             )
     twice = {c for c in header if header.count(c) > 1}
     if twice:
-        raise PhasescopeError(f"{path}: row 1: column {sorted(twice)[0]!r} stands twice")
+        raise PhasescopeError(f"{path}: row 1: column {shown(sorted(twice)[0])} stands twice")
     frame = pd.DataFrame(rows, columns=header, dtype=str)
     unknown = [c for c in frame.columns if c not in COLUMNS]
     missing = [c for c in COLUMNS if c not in frame.columns and c not in _OPTIONAL]
     if unknown or missing:
         raise PhasescopeError(
-            f"{path}: row 1: unknown columns: {', '.join(unknown) or 'none'}, "
+            f"{path}: row 1: unknown columns: {shown(unknown) if unknown else 'none'}, "
             f"missing: {', '.join(missing) or 'none'}; allowed, separated by "
             f"tabs: {', '.join(COLUMNS)}"
         )

@@ -203,7 +203,7 @@ def provenance_rows(study: Study) -> list[dict]:
 
 def cell_rows(study: Study) -> list[dict]:
     """One row a cell: the weights that ran and the memory that was planned."""
-    columns = ["compute_dtype", "weights_from", "revision", "checkpoint_sha256"]
+    columns = ["compute_dtype", "batch_size", "weights_from", "revision", "checkpoint_sha256"]
     rows = []
     for model in study.models:
         for precision in (v["precision"] for v in model.verdicts):

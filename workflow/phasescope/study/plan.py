@@ -81,6 +81,7 @@ ANSWER_KEYS = (
 # stages on 16-bit weights alone, where the key of their name says so
 FROM_16_BIT = ("calibration_sets", "survival")
 _NEED_GRADES = ("select", "intervene", "cohere", "survival")
+_UNKNOWN_MINUTES = 24 * 60
 
 
 @dataclass
@@ -127,6 +128,12 @@ class StudyPlan:
         """One cell by its wildcards."""
         return self._by_name[f"{model}/{precision}"]
 
+    def minutes(self, model: str, precision: str, stage: str) -> int:
+        """Time that a job of a stage may take on a cluster: three times the expected hours of the
+        whole stage and half an hour; a day where they are not known."""
+        hours = self.cell(model, precision).hours.get(stage)
+        return _UNKNOWN_MINUTES if hours is None else round(180 * hours) + 30
+
     @property
     def tables(self) -> tuple[str, ...]:
         """The study-wide tables that it makes."""
@@ -152,7 +159,11 @@ class StudyPlan:
 
     def model(self, model: str) -> Model:
         """One model by its id."""
-        return next(m for m in self.models if m.id == model)
+        return self._models_by_id[model]
+
+    @cached_property
+    def _models_by_id(self) -> dict[str, Model]:
+        return {m.id: m for m in self.models}
 
     def stages(self, cell: Cell) -> list[str]:
         """Stages that a cell has, in run order, whether or not something stops them."""
@@ -226,12 +237,15 @@ class StudyPlan:
 
     def disk(self) -> list[ModelDisk]:
         """Files of each model that the cells that run take."""
-        running = self.running("quantize")
-        return [
-            self._disk(model, cells)
-            for model in self.models
-            if (cells := [c for c in running if c.model is model])
-        ]
+        running = self._running_by_model
+        return [self._disk(m, running[m.id]) for m in self.models if m.id in running]
+
+    @cached_property
+    def _running_by_model(self) -> dict[str, list[Cell]]:
+        found: dict[str, list[Cell]] = {}
+        for cell in self.running("quantize"):
+            found.setdefault(cell.model.id, []).append(cell)
+        return found
 
     def _disk(self, model: Model, cells: list[Cell]) -> ModelDisk:
         ours = [c for c in cells if not model.ready_made(c.precision)]
@@ -255,11 +269,8 @@ class StudyPlan:
         """
         found = {}
         for model in self.models:
-            precisions = [
-                c.precision
-                for c in self.running("quantize")
-                if c.model is model and not model.ready_made(c.precision)
-            ]
+            cells = self._running_by_model.get(model.id, [])
+            precisions = [c.precision for c in cells if not model.ready_made(c.precision)]
             if model.folder is None and self._releases(model.id, precisions):
                 found[model.id] = [p for p in precisions if p != "16"]
         return {m: p for m, p in found.items() if p}

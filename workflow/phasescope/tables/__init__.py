@@ -4,6 +4,7 @@ from phasescope.tables.files import atomic_file, atomic_folder
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 from phasescope.tables.store import (
     frame_of,
+    join_tables,
     read,
     read_provenance,
     read_table,
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_file",
     "atomic_folder",
     "frame_of",
+    "join_tables",
     "read",
     "read_provenance",
     "read_table",

@@ -117,6 +117,12 @@ _REST: dict[str, tuple[Column, ...]] = {
         number("memory_needed_bytes", "planned peak while the model is loaded", nullable=False),
         number("memory_usable_bytes", "what this machine can give", nullable=False),
         text("compute_dtype", "type the products were computed in", nullable=True),
+        count(
+            "batch_size",
+            "prompts in a forward pass, the smallest of its jobs: less than configured where "
+            "memory ran out",
+            nullable=True,
+        ),
         text("weights_from", "quantized here, or a third party's id", nullable=True),
         text("revision", "pinned revision or local folder", nullable=True),
         text("checkpoint_sha256", "hash of the weights that ran", nullable=True),

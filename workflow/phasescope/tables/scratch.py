@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from phasescope.errors import NotRun
+from phasescope.errors import Damaged, NotRun
 from phasescope.tables.files import atomic_file
 
 
@@ -15,9 +15,20 @@ def save_scratch(path: str | Path, value: dict | NotRun) -> None:
         temporary.write_text(json.dumps(value) + "\n")
 
 
+def load_facts(path: str | Path) -> dict:
+    """A JSON object that an earlier job left; raises Damaged where it is none."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, f"{path}: not the JSON that was written: {error}") from None
+    if not isinstance(found, dict):
+        raise Damaged(path, f"{path}: found {type(found).__name__}; allowed: a JSON object")
+    return found
+
+
 def load_scratch(path: str | Path) -> dict:
     """Read a JSON value; raises NotRun with the reason where the file holds one."""
-    found = json.loads(Path(path).read_text())
+    found = load_facts(path)
     if "not_run" in found:
         raise NotRun(found["not_run"])
     return found

@@ -1,17 +1,24 @@
 """The one writer and the one reader of Parquet tables; both check the declared schema."""
 
+import hashlib
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from phasescope.errors import PhasescopeError
+from phasescope.errors import Damaged, PhasescopeError, plainly, shown
 from phasescope.tables.columns import Column
 from phasescope.tables.files import atomic_file
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 
 _PREFIX = b"phasescope:"
+_SEAL = _PREFIX + b"sha256"
+_UNSEALED = b"phasescope: the SHA-256 of this file will stand here".ljust(64, b".")
+_PART_ROWS = 100_000
+_UNREADABLE = (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)
 
 
 def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None:
@@ -34,7 +41,7 @@ def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None
                 row = int(wrong.argmax())
                 raise PhasescopeError(
                     f"{where}: row {row}, column {column.name}: found "
-                    f"{values.iloc[row]!r}; allowed: {', '.join(column.allowed)}"
+                    f"{shown(values.iloc[row])}; allowed: {', '.join(column.allowed)}"
                 )
 
 
@@ -53,6 +60,29 @@ def frame_of(table: str, rows: list[dict]) -> pd.DataFrame:
     return pa.table(columns).to_pandas()
 
 
+def _metadata(table: str, provenance: dict[str, str]) -> dict[bytes, bytes]:
+    found = {_PREFIX + k.encode(): str(v).encode() for k, v in sorted(provenance.items())}
+    return found | {_PREFIX + b"table": table.encode(), _SEAL: _UNSEALED}
+
+
+def _seal(path: Path) -> None:
+    """Put the hash of a written table into its metadata: of all its bytes, as they were without."""
+    content = path.read_bytes()
+    assert content.count(_UNSEALED) == 1
+    with open(path, "r+b") as handle:
+        handle.seek(content.index(_UNSEALED))
+        handle.write(hashlib.sha256(content).hexdigest().encode())
+
+
+def _check_seal(path: Path, content: bytes) -> None:
+    """Raises Damaged where a table's bytes are not those that its hash was taken of."""
+    seal = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_SEAL)
+    if seal is not None:
+        found = hashlib.sha256(content.replace(seal, _UNSEALED)).hexdigest()
+        if found.encode() != seal:
+            raise Damaged(path, f"{path}: not the table that was written: SHA-256 {found}")
+
+
 def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[str, str]) -> None:
     """Write `frame` as the declared table `table`, atomically.
 
@@ -60,8 +90,7 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
     follow the schema; nothing is written then.
     """
     _check(frame, SCHEMAS[table], f"{path} ({table})")
-    metadata = {_PREFIX + k.encode(): str(v).encode() for k, v in sorted(provenance.items())}
-    metadata[_PREFIX + b"table"] = table.encode()
+    metadata = _metadata(table, provenance)
     schema = arrow_schema(table)
     try:
         arrow = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
@@ -69,38 +98,91 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
         raise PhasescopeError(f"{path} ({table}): {error}") from error
     with atomic_file(Path(path)) as temporary:
         pq.write_table(arrow.replace_schema_metadata(metadata), temporary)
+        _seal(temporary)
+
+
+def join_tables(
+    paths: Iterable[Path],
+    path: Path,
+    table: str,
+    provenance: dict[str, str],
+    more: Iterable[dict] = (),
+) -> None:
+    """Write the rows of several tables as one, in their order, and `more` rows after them;
+    atomically, and a part at a time, so that memory does not grow with their number. Raises as
+    `read_table` does."""
+    schema = arrow_schema(table).with_metadata(_metadata(table, provenance))
+    rows = list(more)
+    with atomic_file(Path(path)) as temporary:
+        with pq.ParquetWriter(temporary, schema) as writer:
+            for part in chain(_parts(paths), [frame_of(table, rows)] * bool(rows)):
+                arrow = pa.Table.from_pandas(part, schema=arrow_schema(table), preserve_index=False)
+                writer.write_table(arrow.replace_schema_metadata(schema.metadata))
+        _seal(temporary)
+
+
+def _parts(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
+    """The tables, put together to as many rows as one part should have."""
+    waiting: list[pd.DataFrame] = []
+    for path in paths:
+        waiting.append(read_table(Path(path)))
+        if sum(map(len, waiting)) >= _PART_ROWS:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
 
 
 def read_provenance(path: Path) -> dict[str, str]:
     """What the table's Parquet metadata says of where it came from."""
     metadata = _schema(path).metadata or {}
-    return {
-        k.removeprefix(_PREFIX).decode(): v.decode()
-        for k, v in metadata.items()
-        if k.startswith(_PREFIX)
-    }
+    try:
+        return {
+            k.removeprefix(_PREFIX).decode(): v.decode()
+            for k, v in metadata.items()
+            if k.startswith(_PREFIX) and k != _SEAL
+        }
+    except UnicodeDecodeError:
+        raise Damaged(path, f"{path}: metadata that is not UTF-8 text") from None
 
 
 def _schema(path: Path) -> pa.Schema:
     try:
         return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PhasescopeError(f"{path}: not a readable Parquet table: {error}") from error
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> PhasescopeError:
+    message = f"{path}: not a readable Parquet table: {plainly(str(error))}"
+    if isinstance(error, OSError) and error.errno:  # not there, not ours to read, a broken disk
+        return PhasescopeError(message)
+    return Damaged(path, message)
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read one table as a pandas frame, checked against the schema its metadata names."""
+    """Read one table as a pandas frame, checked against the schema its metadata names.
+
+    Raises Damaged where its bytes are not those that were written (their hash stands in its
+    metadata), or do not follow the schema.
+    """
     name = read_provenance(path).get("table")
     if name not in SCHEMAS:
-        raise PhasescopeError(
-            f"{path}: not a table of this instrument (metadata names {name!r}); "
-            f"known: {', '.join(SCHEMAS)}"
+        raise Damaged(
+            path,
+            f"{path}: not a table of this instrument (metadata names {shown(name)}); "
+            f"known: {', '.join(SCHEMAS)}",
         )
     try:
-        frame = pq.read_table(path).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PhasescopeError(f"{path}: not a readable Parquet table: {error}") from error
-    _check(frame, SCHEMAS[name], f"{path} ({name})")
+        content = Path(path).read_bytes()
+        _check_seal(path, content)
+        frame = pq.read_table(pa.BufferReader(content)).to_pandas()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    try:
+        _check(frame, SCHEMAS[name], f"{path} ({name})")
+    except PhasescopeError as error:
+        raise Damaged(path, str(error)) from None
     return frame
 
 

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 
-import yaml
-
 from phasescope import world
-from phasescope.errors import PhasescopeError
+from phasescope.errors import PhasescopeError, shown
+from phasescope.tables.reading import read_yaml
 from phasescope.train import edits
 from phasescope.train.architecture import ARCHITECTURES, Architecture
 from phasescope.train.directions import POSITIONS
@@ -143,13 +142,7 @@ def load(path: str | Path) -> Recipe:
     Raises PhasescopeError that names the file, the key, what was found and what is allowed.
     """
     path = Path(path)
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PhasescopeError(f"{path}: recipe cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise PhasescopeError(f"{path}: not a YAML recipe: {reason}") from error
+    content = read_yaml(path, "recipe")
     return _Reader(path).recipe(content)
 
 
@@ -160,7 +153,7 @@ class _Reader:
     path: Path
 
     def fail(self, key: str, found: object, allowed: str) -> None:
-        raise PhasescopeError(f"{self.path}: {key}: found {found!r}; allowed: {allowed}")
+        raise PhasescopeError(f"{self.path}: {key}: found {shown(found)}; allowed: {allowed}")
 
     def recipe(self, content: object) -> Recipe:
         content = self.keys("recipe", content, Recipe)

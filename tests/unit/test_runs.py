@@ -1,0 +1,75 @@
+"""One run of a study at a time, and no job without its run."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from phasescope import runs
+from phasescope.errors import PhasescopeError
+
+HOLD = "import sys, time; from pathlib import Path; from phasescope import runs; "
+HOLD += "held = runs.hold('s', Path(sys.argv[1])); print('held', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process that holds the study."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_the_second_run_is_told_of_the_first(tmp_path, monkeypatch, other):
+    """If it failed, two runs would write the same files, or the second would be told to unlock."""
+    monkeypatch.delenv(runs.RUN, raising=False)
+    with pytest.raises(PhasescopeError, match=f"in this folder: process {other.pid} "):
+        runs.hold("s", tmp_path)
+    runs.hold("another", tmp_path).close()
+    other.kill()
+    other.wait()
+    runs.hold("s", tmp_path).close()  # a killed run leaves no lock behind
+
+
+@pytest.mark.parametrize(
+    "command", (["-n"], ["circuit", "--dry-run"], ["--report=x.html"], ["--lint"])
+)
+def test_looking_needs_no_lock(command):
+    """If it failed, nobody could look at a plan while the study runs."""
+    assert runs.only_looks(["snakemake", *command])
+
+
+def test_running_and_unlocking_need_it():
+    """If it failed, a run at work could be unlocked under its hands."""
+    assert not runs.only_looks(["snakemake", "--unlock"])
+    assert not runs.only_looks(["snakemake", "circuit", "--cores", "1"])
+
+
+def test_a_job_ends_when_its_run_is_killed(tmp_path):
+    """If it failed, the next run would start the same job beside the old one."""
+    run = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    place = runs._sign(run.pid)
+    job = subprocess.Popen(
+        [sys.executable, "-c", "import time; from phasescope import runs; runs.end_with_run(); "
+         "print('on', flush=True); time.sleep(600)"],
+        env=os.environ | {runs.RUN: place}, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert job.stdout.readline() == "on\n"
+    time.sleep(0.1)
+    assert job.poll() is None
+    run.kill()  # and not yet waited for, as by a shell that is busy
+    assert job.wait(timeout=120) == 1
+    run.wait()
+
+
+@pytest.mark.parametrize("said", ("", "nonsense", "x:y", f"{'0' * 64}:1"))
+def test_a_job_of_no_run_or_another_machines_goes_on(monkeypatch, said):
+    """If it failed, jobs on a cluster would end at once."""
+    monkeypatch.setenv(runs.RUN, said)
+    assert not runs._gone()
