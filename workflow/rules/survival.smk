@@ -20,6 +20,8 @@ rule survival:
         precision="16",
     resources:
         mem_mb=memory("survival"),
+        runtime=minutes("survival"),
+        gpu_percent=gpu,
     params:
         settings=settings(
             *studies.ANSWER_KEYS, "sham_draws", "group_size", "survival", "llama_cpp"
