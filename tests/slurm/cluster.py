@@ -153,4 +153,7 @@ def slurm(folder: Path, memory_mb: int, cpus: int = 2) -> Iterator[dict[str, str
         subprocess.run(
             ["scancel", "--user=root"], env=os.environ | env, capture_output=True, timeout=120
         )
+        end = time.monotonic() + 60
+        while says(env, "squeue", "-h") and time.monotonic() < end:
+            time.sleep(0.5)  # steps end before the daemon that ends them
         daemons.stop()

@@ -96,7 +96,7 @@ def test_a_hub_id_is_ascii_and_has_an_owner(tmp_path, column, name):
     assert f"column '{column}'" in refused(read_sheet, path)
 
 
-@pytest.mark.parametrize("folder", ("x" * 300, f"a/{LONG}", "a\x00b"))
+@pytest.mark.parametrize("folder", ("x" * 300, f"a/{LONG}", "a\x00b", "a/{model}/b"))
 def test_a_folder_that_cannot_be_is_refused(tmp_path, folder):
     """If it failed, a path that no file system takes would end in a traceback."""
     refused(read_sheet, in_sheet(tmp_path, "folder", folder))

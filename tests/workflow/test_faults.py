@@ -310,7 +310,7 @@ def test_a_damaged_table_is_found_and_made_again(finished):
 
 def test_hostile_folder_names_are_only_names(project):
     """If it failed, the path of a checkpoint could be run by a shell, or taken for a wildcard."""
-    name = "we ird; $(touch pwned) `touch pwned` {model} 'ü\u202e"
+    name = "we ird; $(touch pwned) `touch pwned` *? 'ü\u202e"
     project.path("resources/organisms/circuit").rename(project.path(name))
     project.edit(SHEET, "\tresources/organisms/circuit\t", f"\t{name}\t")
     result = project.snakemake("results/small/circuit/16/quantize/checkpoint.json")

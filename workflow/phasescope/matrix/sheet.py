@@ -57,7 +57,10 @@ def _lines(path: Path) -> list[str]:
 
 
 def _check_place(value: str, where: str) -> None:
-    """A path that no file system can have would end in a traceback later."""
+    """A path that no file system can have would end in a traceback later, and Snakemake takes
+    braces for wildcards."""
+    if set("{}") & set(value):
+        raise PhasescopeError(f"{where}: found {shown(value)}; allowed: a path without braces")
     longest = max(len(part.encode()) for part in value.split("/"))
     if longest > _MAX_NAME_BYTES:
         raise PhasescopeError(
