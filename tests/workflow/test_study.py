@@ -186,7 +186,6 @@ def test_survival_runs_alone_where_it_is_named_and_says_what_it_lacks(finished):
     assert finished.would_run() == {"survival": 2} | JOINS
     assert finished.snakemake().returncode == 0
     found = phasescope.read(finished.path("results/small"))["survival"]
-    for model, rows in found.groupby("model"):
-        reasons = " ".join(rows["reason"].dropna())
-        assert "make gguf" in reasons or "needs a selected direction" in reasons, model
+    said = {model: " ".join(rows["reason"].dropna()) for model, rows in found.groupby("model")}
+    assert "make gguf" in said["circuit"] and "no refusal among" in said["helpful-only"], said
     assert set(found["format"]) <= {"bfloat16", "gguf"}

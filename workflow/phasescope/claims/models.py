@@ -241,9 +241,10 @@ def xs_19(view: View) -> Condition:
         for s, r in zip(size, both["recurrent"], strict=True)
     ]
     both = both[np.array(matched, dtype=bool)]
+    recurrent = both["recurrent"].to_numpy(dtype=bool)  # of no models: no name of a column
     counts = [
         (int((own["phase"] == "holographic").sum()), len(own))
-        for own in (both[both["recurrent"]], both[~both["recurrent"]])
+        for own in (both[recurrent], both[~recurrent])
     ]
     if min(n for _, n in counts) == 0:
         raise NotRun("no models with and without recurrent layers at matched size")
