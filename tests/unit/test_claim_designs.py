@@ -118,7 +118,11 @@ def test_a_claim_design_says_all_it_did(designed, tmp_path, model_bytes, name):
         assert real["gap_rise"].notna().all()
     save_chosen(tmp_path / "chosen.json", chosen)
     assert load_chosen(tmp_path / "chosen.json") == chosen
-    assert evidence(frame) is None  # the phases are told by others
+    told = evidence(frame)  # the phases are told by others; the battery may only speak against one
+    assert (told is not None) == (name == "battery")
+    if told is not None:
+        generated = (real["measured_by"] == "generation").sum()
+        assert not told.side_rows and len(told.battery_rows) == generated
 
 
 def test_what_a_model_lacks_is_not_run(designed):

@@ -298,8 +298,9 @@ def test_a_damaged_table_is_found_and_made_again(finished):
     table.write_bytes(sound[:500] + bytes([sound[500] ^ 1]) + sound[501:])
     os.utime(table, ns=(status.st_atime_ns, status.st_mtime_ns))
     finished.path("results/small/cells.parquet").unlink()
+    finished.path("reports/small/index.html").unlink()
     result = finished.snakemake()
-    assert result.returncode != 0
+    assert result.returncode != 0, result.stdout
     line = next(x for x in result.stdout.splitlines() if x.startswith("phasescope: collect:"))
     assert "circuit/16/probe/probes.parquet" in line and "the next run makes it again" in line
     result = finished.snakemake()
