@@ -74,7 +74,7 @@ def explain(id: str, thresholds: dict, verdicts: pd.DataFrame | None, study: str
     config = shlex.quote(f"results/{study}/config.yaml") if study else "CONFIG"
     parts = {
         "Claim": f"{claim.id}: {claim.statement}",
-        "Source": f"{claim.source} (shared/seeds/{SOURCES[claim.source]})",
+        "Source": f"{claim.source} (source document {SOURCES[claim.source]})",
         "Judged": f"per {claim.scope}",
         "Statistic": claim.statistic,
         "Thresholds": limits_in_words(claim, thresholds),
