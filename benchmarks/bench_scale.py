@@ -121,7 +121,8 @@ def step(name: str) -> None:
         given["thresholds"] = plan.config["thresholds"]
         output = Named(table=output["phases"])
     params = {"config": plan.config, "cells": plan.records(), "prompts": plan.prompt_records}
-    params |= {"judge_errors": None, "settings": {"seed": 0}, "grading": plan.grading()}
+    params |= {"judge_errors": None, "dropped": plan.dropped(), "settings": {"seed": 0}}
+    params |= {"grading": plan.grading()}
 
     class Given(Named):
         def get(self, key, default=()):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,14 +57,17 @@ def refused(read, path) -> str:
     return line
 
 
-def in_sheet(tmp_path, column, value):
-    """The organisms' sheet with one value exchanged."""
-    header, first, *rest = SHEET.read_text().splitlines()
+def exchanged(table: Path, tmp_path: Path, column: str, value: str) -> Path:
+    """A copy of a table with one value of its first row exchanged."""
+    header, first, *rest = table.read_text().splitlines()
     cells = first.split("\t")
     cells[header.split("\t").index(column)] = value
-    path = tmp_path / "sheet.tsv"
+    path = tmp_path / table.name
     path.write_text("\n".join([header, "\t".join(cells), *rest]) + "\n")
     return path
+
+
+in_sheet, in_prompts = partial(exchanged, SHEET), partial(exchanged, PROMPTS)
 
 
 IDS = (
@@ -163,15 +167,6 @@ def test_a_bomb_that_snakemake_has_read_is_defused(content):
     """If it failed, checking would walk through all that the aliases stand for."""
     found = CONFIG | {"skip": list(yaml.safe_load(content).values())[-1]}
     assert "levels" in refused(lambda _: validated_config(found, ["c.yaml"]), "c.yaml")
-
-
-def in_prompts(tmp_path, column, value):
-    header, first, *rest = PROMPTS.read_text().splitlines()
-    cells = first.split("\t")
-    cells[header.split("\t").index(column)] = value
-    path = tmp_path / "prompts.tsv"
-    path.write_text("\n".join([header, "\t".join(cells), *rest]) + "\n")
-    return path
 
 
 def test_prompts_are_text_whatever_they_say(tmp_path):

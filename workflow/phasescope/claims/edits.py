@@ -3,7 +3,7 @@
 import pandas as pd
 
 from phasescope.claims.estimates import Estimate, exact, given, paired
-from phasescope.claims.evidence import Condition, Node, every, some
+from phasescope.claims.evidence import Condition, Node, every, some, some_of
 from phasescope.claims.precision import beside, edit_in_words, followed, gaps
 from phasescope.claims.registry import Control, claim, organism
 from phasescope.claims.view import COMPLIANT, View
@@ -67,15 +67,7 @@ def _lost(view: View, kept: pd.Series, removal: pd.Series) -> Node:
 )
 def f12(view: View) -> Node:
     """The same prompts at both precisions; only additions that succeed at 16 bit can lose."""
-    parts, why = [], []
-    for find in (_steered, _added):
-        try:
-            parts += find(view)
-        except NotRun as reason:
-            why.append(str(reason))
-    if not parts:
-        raise NotRun("; ".join(why))
-    return some(*parts)
+    return some_of(view, _steered, _added)
 
 
 def _steered(view: View) -> list[Condition]:

@@ -1,10 +1,11 @@
 """What a claim says of numbers: conditions, all or any of which must hold."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from phasescope.claims.estimates import Estimate
+from phasescope.errors import NotRun
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,20 @@ def every(*parts: "Condition | Node", notes: tuple[str, ...] = ()) -> Node:
 def some(*parts: "Condition | Node", notes: tuple[str, ...] = ()) -> Node:
     """One of them must hold."""
     return Node(tuple(parts), False, notes)
+
+
+def some_of(view, *finds: Callable) -> Node:
+    """One of the conditions must hold that several functions of a view find, each of which may have
+    none. Raises NotRun with all reasons where none has any."""
+    parts, why = [], []
+    for find in finds:
+        try:
+            parts += find(view)
+        except NotRun as reason:
+            why.append(str(reason))
+    if not parts:
+        raise NotRun("; ".join(why))
+    return some(*parts)
 
 
 @dataclass(frozen=True)

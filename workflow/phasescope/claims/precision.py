@@ -12,7 +12,7 @@ from phasescope.claims.estimates import (
     rate_draws,
     share,
 )
-from phasescope.claims.evidence import Condition, Node, every, some
+from phasescope.claims.evidence import Condition, Node, every, some, some_of
 from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import View, removed, said
 from phasescope.errors import NotRun
@@ -104,15 +104,7 @@ def beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
 def xs_9(view: View) -> Node:
     """Edits of the 16-bit weights once they are rounded to 8 bit, and each intervention that was
     chosen at both precisions."""
-    parts, why = [], []
-    for find in (_hollow_of_edits, _hollow_of_designs):
-        try:
-            parts += find(view)
-        except NotRun as reason:
-            why.append(str(reason))
-    if not parts:
-        raise NotRun("; ".join(why))
-    return some(*parts)
+    return some_of(view, _hollow_of_edits, _hollow_of_designs)
 
 
 def _hollow_of_edits(view: View) -> list[Condition]:

@@ -1,14 +1,13 @@
 """A study before it runs: its cells, which stages each runs, and why the others do not."""
 
-from phasescope.study.plan import (
+from phasescope.study.plan import StudyPlan, plan_study
+from phasescope.study.sources import known_source
+from phasescope.study.stages import (
     ANSWER_KEYS,
     CALIBRATION_TABLES,
     STAGE_TABLES,
     STUDY_TABLES,
-    StudyPlan,
-    plan_study,
 )
-from phasescope.study.sources import known_source
 from phasescope.tables.surveys import SURVEYS
 
 __all__ = [

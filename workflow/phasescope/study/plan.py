@@ -28,58 +28,16 @@ from phasescope.study.checks import (
     lengths_of,
 )
 from phasescope.study.sources import known_source
-from phasescope.tables.surveys import SURVEYS
+from phasescope.study.stages import (
+    CALIBRATION_TABLES,
+    FROM_16_BIT,
+    STAGE_TABLES,
+    STUDY_TABLES,
+    WRITER_TABLES,
+)
 from phasescope.thresholds import read_thresholds
 from phasescope.world import WORLDS
 
-# stages of a cell in run order, and the tables each makes (intervene: one a design)
-STAGE_TABLES = {
-    "quantize": (),
-    "probe": ("probes",),
-    "select": ("selection",),
-    "intervene": (),
-    "cohere": ("coherence", "behavior"),
-    "survey": (),  # the tables that the configuration names
-    "calibration_sets": ("calibration_sets",),  # where the configuration names sets, at 16 bit
-    "survival": ("survival",),  # where the configuration names formats, at 16 bit
-}
-STUDY_TABLES = (
-    "cells",
-    "prompt_tables",
-    "audit",
-    "tensors",
-    "probes",
-    "selection",
-    "interventions",
-    "coherence",
-    "behavior",
-    "behavior_rates",
-    "behavior_changes",
-    "across_models",
-    "calibration_sets",
-    "survival",
-    *SURVEYS,
-    "agreement",
-    "endpoints",
-    "phases",
-    "claims",
-)
-# of a study that trains its organisms first, and so knows the truth
-CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit", "calibration_claims")
-# where the configuration names a checkpoint for writers
-WRITER_TABLES = ("roundtrips", "quantization")
-# keys of the configuration that decide which answers a cell gives and how they are kept
-ANSWER_KEYS = (
-    "thinking",
-    "max_thinking_tokens",
-    "max_answer_tokens",
-    "batch_size",
-    "keep_text",
-    "seed",
-    "judge",
-)
-# stages on 16-bit weights alone, where the key of their name says so
-FROM_16_BIT = ("calibration_sets", "survival")
 _NEED_GRADES = ("select", "intervene", "cohere", "survival")
 _UNKNOWN_MINUTES = 24 * 60
 
