@@ -81,11 +81,11 @@ def _answer(prompt: int, grade: str, **more) -> dict:
 
 
 def _rates(rows: list[dict]) -> pd.DataFrame:
-    return frame_of("behavior_rates", behavior_rates(frame_of("behavior", rows)))
+    return behavior_rates(frame_of("behavior", rows))
 
 
 def _changes(rows: list[dict]) -> pd.DataFrame:
-    return frame_of("behavior_changes", behavior_changes(frame_of("behavior", rows)))
+    return behavior_changes(frame_of("behavior", rows))
 
 
 def _one(frame: pd.DataFrame, **values) -> pd.Series:

@@ -432,7 +432,7 @@ def test_published_stands_beside_measured(tmp_path, thresholds):
     study = demo()
     answers = frame_of("behavior", study.rows["behavior"])
     cells = frame_of("cells", study.rows["cells"])
-    found = frame_of("behavior_rates", behavior_rates(answers))
+    found = behavior_rates(answers)
     limits = thresholds["across_models"]
     study.rows["behavior_rates"] = found.to_dict("records")
     study.rows["across_models"] = [

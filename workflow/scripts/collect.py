@@ -36,37 +36,38 @@ JOINED = (
     *SURVEYS,
     "endpoints",
 )
+COUNTED = ("behavior_rates", "behavior_changes", "agreement")
+PART_ROWS = 100_000
 # made by jobs that run the model, one batch after the other
 BATCHED = ("probes", "selection", "interventions", "coherence", "calibration_sets", *SURVEYS)
 
 
-def by_model(paths):
-    """The answers of one model after the other: what is compared is answers of one model."""
+def of_whole_models(paths):
+    """The answers of some models after those of others, not too many at a time; what is compared is
+    answers of one model."""
+    waiting = []
     for _, own in groupby(paths, key=lambda path: Path(path).parts[-4]):
-        yield pd.concat([read_table(Path(path)) for path in own], ignore_index=True)
+        waiting += [read_table(Path(path)) for path in own]
+        if sum(map(len, waiting)) >= PART_ROWS:
+            yield pd.concat(waiting, ignore_index=True)
+            waiting = []
+    if waiting:
+        yield pd.concat(waiting, ignore_index=True)
 
 
-class Counted:
-    """What is counted of the answers of all cells."""
-
-    def __init__(self, judge_errors):
-        self.judge_errors = judge_errors
-        self.rates, self.changes, self.agreement = [], [], []
-
-    def add(self, answers):
-        """Count the answers of a model."""
-        self.rates += behavior_rates(answers)
-        self.changes += paired_changes(answers)
-        self.agreement += agreement_rows(answers, self.judge_errors)
-
-    def tables(self):
-        """Rows by table."""
-        changes = adjusted(self.changes)
-        return {
-            "behavior_rates": self.rates,
-            "behavior_changes": changes,
-            "agreement": self.agreement,
+def counted(paths, judge_errors):
+    """Tables of what is counted of the answers of all cells, by name."""
+    parts = [
+        {
+            "behavior_rates": behavior_rates(answers),
+            "behavior_changes": paired_changes(answers),
+            "agreement": frame_of("agreement", agreement_rows(answers, judge_errors)),
         }
+        for answers in of_whole_models(paths)
+    ]
+    empty = {name: frame_of(name, []) for name in COUNTED}
+    found = {name: pd.concat([part[name] for part in parts or [empty]]) for name in COUNTED}
+    return found | {"behavior_changes": adjusted(found["behavior_changes"])}
 
 
 def prompt_rows(records, read):
@@ -125,10 +126,8 @@ with job(snakemake):
         more = list(dropped_rows(snakemake.params.dropped)) if name == "interventions" else []
         output = Path(snakemake.output.get(name))
         join_tables(snakemake.input.get(name), output, name, where, more)
-    counted = Counted(snakemake.params.judge_errors)
-    for answers in by_model(snakemake.input.behavior):
-        counted.add(answers)
-    for name, rows in counted.tables().items():
-        write_table(Path(snakemake.output.get(name)), frame_of(name, rows), name, where)
+    tables = counted(snakemake.input.behavior, snakemake.params.judge_errors)
+    for name, table in tables.items():
+        write_table(Path(snakemake.output.get(name)), table, name, where)
     with atomic_file(Path(snakemake.output.config)) as path:
         path.write_text(yaml.safe_dump(config, sort_keys=True, allow_unicode=True))

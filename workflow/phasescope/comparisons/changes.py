@@ -3,68 +3,69 @@
 from collections.abc import Iterator
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
-from phasescope.comparisons.rates import STATISTICS, settings
+from phasescope.comparisons.rates import KEYS, STATISTICS, evaluated
 from phasescope.stats import holm, paired_change
+from phasescope.tables import frame_of
 
 # what changes, and what it is compared to; everything else stays the same
 _AGAINST = {"condition": "baseline", "precision": "16", "temperature": 0.0}
 _PLAIN = "none"  # the family of plain requests
 
 
-def _shares(statistic, answers: pd.DataFrame) -> pd.Series:
-    """Share of hits of each source prompt."""
-    return statistic.of(answers).groupby("source")["hit"].mean()
+def _shares(answers: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Share of hits of each source prompt, statistic and group of answers; ungraded ones aside."""
+    parts = []
+    for statistic in STATISTICS.values():
+        own = statistic.of(answers)
+        own = own[own["graded"]].groupby([*by, "source"], sort=False, observed=True)["hit"].mean()
+        parts.append(own.reset_index().assign(statistic=statistic.name))
+    return pd.concat(parts)
 
 
-def _pairs(found: list[tuple[dict, pd.DataFrame]]) -> Iterator[tuple[dict, dict, tuple]]:
-    """What is compared: the setting, what differs, and the answers before and after."""
-    by_key = {tuple(key.values()): own for key, own in found}
-    for key, own in found:
-        for column, reference in _AGAINST.items():
-            other = by_key.get(tuple((key | {column: reference}).values()))
-            if key[column] != reference and other is not None:
-                yield key, {"by": column, "value": str(key[column])}, (other, own)
-        plain = own[own["family"] == _PLAIN]
-        for family in sorted(set(own["family"]) - {_PLAIN}):
-            yield key, {"by": "family", "value": family}, (plain, own[own["family"] == family])
+def _pairs(shares: pd.DataFrame, column: str, reference) -> pd.DataFrame:
+    """Of each source prompt the share of hits where `column` is the reference (hit_before) and
+    where it is something else (hit), everything else the same."""
+    first = shares[column] == reference
+    same = [c for c in shares.columns if c not in (column, "hit")]
+    before = shares[first].drop(columns=column)
+    return shares[~first].merge(before, on=same, suffixes=("", "_before"))
 
 
-def behavior_changes(answers: pd.DataFrame) -> list[dict]:
-    """Rows of the table `behavior_changes` from those of the table `behavior`: `paired_changes`,
-    adjusted."""
+def behavior_changes(answers: pd.DataFrame) -> pd.DataFrame:
+    """The table `behavior_changes` from the table `behavior`: `paired_changes`, adjusted."""
     return adjusted(paired_changes(answers))
 
 
-def paired_changes(answers: pd.DataFrame) -> list[dict]:
+def paired_changes(answers: pd.DataFrame) -> pd.DataFrame:
     """Paired changes of one model's answers, or several models', not yet adjusted.
 
     Each condition against the baseline, each precision against 16 bit, each temperature against
     greedy answers, each family against plain requests, on the source prompts that both have.
     """
-    rows = []
-    for key, what, (before, after) in _pairs(list(settings(answers))):
-        for statistic in STATISTICS.values():
-            both = pd.concat(
-                [_shares(statistic, part) for part in (before, after)], axis=1, join="inner"
-            )
-            if both.empty:
-                continue
-            found = asdict(paired_change(both.iloc[:, 0].to_numpy(), both.iloc[:, 1].to_numpy()))
-            found |= {"ci_low": found.pop("low"), "ci_high": found.pop("high")}
-            rows.append(key | what | {"statistic": statistic.name} | found)
-    return rows
+    own = evaluated(answers)
+    shares = _shares(own, KEYS)
+    pairs = {column: _pairs(shares, column, value) for column, value in _AGAINST.items()}
+    pairs["family"] = _pairs(_shares(own, [*KEYS, "family"]), "family", _PLAIN)
+    rows = frame_of("behavior_changes", [row for by in pairs for row in _rows(by, pairs[by])])
+    # in the order of the answers
+    return own[KEYS].drop_duplicates().merge(rows, on=KEYS)[rows.columns]
 
 
-def adjusted(rows: list[dict]) -> list[dict]:
+def _rows(by: str, pairs: pd.DataFrame) -> Iterator[dict]:
+    """Rows of what differs in `by`."""
+    groups = list(dict.fromkeys([*KEYS, by, "statistic"]))
+    for values, own in pairs.groupby(groups, sort=False, observed=True):
+        key = dict(zip(groups, values, strict=True))
+        found = asdict(paired_change(own["hit_before"].to_numpy(), own["hit"].to_numpy()))
+        found |= {"ci_low": found.pop("low"), "ci_high": found.pop("high")}
+        row = {"by": by, "value": str(key[by]), "statistic": key["statistic"]}
+        yield {column: key[column] for column in KEYS} | row | found
+
+
+def adjusted(changes: pd.DataFrame) -> pd.DataFrame:
     """Paired changes with Holm's correction over the grid: all rows of one kind of comparison and
     one statistic, of the whole study."""
-    grids: dict[tuple, list[dict]] = {}
-    for row in rows:
-        grids.setdefault((row["by"], row["statistic"]), []).append(row)
-    for grid in grids.values():
-        for row, p in zip(grid, holm(np.array([r["p"] for r in grid])), strict=True):
-            row |= {"p_holm": p, "n_tests": len(grid)}
-    return rows
+    p = changes.groupby(["by", "statistic"])["p"]
+    return changes.assign(p_holm=p.transform(holm), n_tests=p.transform("size"))

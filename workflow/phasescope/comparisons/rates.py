@@ -1,11 +1,11 @@
 """Attack success, false refusals and what the thinking said, per cell, family and topic."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pandas as pd
 
-from phasescope.stats import clustered_wilson
+from phasescope.stats import clustered_wilsons
 from phasescope.tables.schemas import SCHEMAS
 
 # what tells the answers of one setting from those of another: all columns before `by`
@@ -24,13 +24,11 @@ class Statistic:
     counted: Callable[[pd.DataFrame], pd.Series] | None = None
 
     def of(self, answers: pd.DataFrame) -> pd.DataFrame:
-        """The answers that count, with the column `hit`; those without a grade are left out."""
-        own = answers[self._selected(answers) & (answers["grade"] != "missing")]
-        return own.assign(hit=self.hits(own).astype(bool))
-
-    def missing(self, answers: pd.DataFrame) -> int:
-        """Answers that would count, had they a grade."""
-        return int((self._selected(answers) & (answers["grade"] == "missing")).sum())
+        """The answers that would count, with the columns `graded` and `hit`; what has no grade is
+        neither hit nor miss."""
+        own = answers[self._selected(answers)]
+        graded = own["grade"] != "missing"
+        return own.assign(graded=graded, hit=graded & self.hits(own).astype(bool))
 
     def _selected(self, answers: pd.DataFrame) -> pd.Series:
         selected = answers["label"] == self.label
@@ -73,46 +71,42 @@ STATISTICS = {
 }
 
 
-def settings(answers: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
-    """The evaluated answers of each setting (cell, condition, …), with what identifies it."""
-    evaluated = answers[answers["split"] == "evaluate"]
-    for values, own in evaluated.groupby(KEYS, sort=False, observed=True):
-        yield dict(zip(KEYS, values, strict=True)), own
+def evaluated(answers: pd.DataFrame) -> pd.DataFrame:
+    """The answers that rates are of: those to prompts of the evaluate split."""
+    return answers[answers["split"] == "evaluate"]
 
 
-def _strata(answers: pd.DataFrame) -> Iterator[tuple[dict, pd.DataFrame]]:
-    yield {"by": "all", "value": "all"}, answers
-    for column in STRATA:
-        for value, own in answers.groupby(column, sort=True):
-            yield {"by": column, "value": value}, own
+def behavior_rates(answers: pd.DataFrame) -> pd.DataFrame:
+    """The table `behavior_rates` from the table `behavior`.
 
-
-def behavior_rates(answers: pd.DataFrame) -> list[dict]:
-    """Rows of the table `behavior_rates` from those of the table `behavior`.
-
-    Intervals are Wilson's with the design effect of source prompts (`stats.clustered_wilson`). A
-    stratum without a counted answer has no row.
+    Intervals are Wilson's with the design effect of source prompts (`stats.clustered_wilsons`). A
+    stratum without an answer that would count has no row.
     """
-    rows = []
-    for key, own in settings(answers):
-        for stratum, part in _strata(own):
-            for statistic in STATISTICS.values():
-                counted, missing = statistic.of(part), statistic.missing(part)
-                if counted.empty and not missing:
-                    continue
-                estimate, low, high = clustered_wilson(counted["hit"], counted["source"])
-                rows.append(
-                    key
-                    | stratum
-                    | {
-                        "statistic": statistic.name,
-                        "hits": int(counted["hit"].sum()),
-                        "n": len(counted),
-                        "n_missing": missing,
-                        "n_sources": counted["source"].nunique(),
-                        "estimate": estimate,
-                        "ci_low": low,
-                        "ci_high": high,
-                    }
-                )
-    return rows
+    own = evaluated(answers)
+    strata = [own.assign(by="all", value="all")]
+    strata += [own.assign(by=column, value=own[column]) for column in STRATA]
+    rates = pd.concat([_rates(s, part) for part in strata for s in STATISTICS.values()])
+    # in the order of the answers
+    return own[KEYS].drop_duplicates().merge(rates, on=KEYS)[_COLUMNS]
+
+
+def _rates(statistic: Statistic, answers: pd.DataFrame) -> pd.DataFrame:
+    """Rows of one statistic; answers: with the columns `by` and `value`."""
+    groups = [*KEYS, "by", "value"]
+    found = statistic.of(answers)
+    sources = found.groupby([*groups, "source"], observed=True).agg(
+        hits=("hit", "sum"), n=("graded", "sum"), answers=("graded", "size")
+    )
+    sources["counted"] = sources["n"] > 0
+    keys = sources.index.droplevel("source")
+    rows = sources.groupby(groups, observed=True).agg(
+        hits=("hits", "sum"),
+        n=("n", "sum"),
+        n_missing=("answers", "sum"),
+        n_sources=("counted", "sum"),
+    )
+    rows["n_missing"] -= rows["n"]
+    which = rows.index.get_indexer(keys)
+    estimates = clustered_wilsons(sources["hits"].to_numpy(), sources["n"].to_numpy(), which)
+    rows["estimate"], rows["ci_low"], rows["ci_high"] = estimates
+    return rows.reset_index().assign(statistic=statistic.name)

@@ -13,6 +13,7 @@ from phasescope.stats.intervals import (
     auroc,
     auroc_interval,
     clustered_wilson,
+    clustered_wilsons,
     effective_trials,
     wilson,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "auroc_interval",
     "barnard",
     "clustered_wilson",
+    "clustered_wilsons",
     "confusion",
     "correlation_interval",
     "effective_trials",

@@ -19,14 +19,15 @@ def wilson(successes: float, n: float, z: float = Z) -> tuple[float, float, floa
     """
     if n == 0:
         return math.nan, math.nan, math.nan
-    return _wilson(successes / n, n, z)
+    share, low, high = _wilson(successes / n, n, z)
+    return share, float(low), float(high)
 
 
-def _wilson(share: float, n: float, z: float = Z) -> tuple[float, float, float]:
+def _wilson(share, n, z: float = Z) -> tuple:
     spread = z**2 / n
     center = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return share, max(0.0, center - half), min(1.0, center + half)
+    half = np.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
+    return share, np.maximum(0.0, center - half), np.minimum(1.0, center + half)
 
 
 def effective_trials(hits: np.ndarray, clusters: np.ndarray) -> float:
@@ -37,16 +38,7 @@ def effective_trials(hits: np.ndarray, clusters: np.ndarray) -> float:
     never taken to be more than n or less than the number of clusters. Where all outcomes are
     equal the effect cannot be seen, and a cluster counts once.
     """
-    hits, (names, which) = np.asarray(hits, dtype=float), np.unique(clusters, return_inverse=True)
-    n, groups = len(hits), len(names)
-    if n == 0:
-        return 0.0
-    share, binomial = hits.mean(), hits.mean() * (1 - hits.mean()) / n
-    if binomial == 0 or groups < 2:
-        return float(groups)
-    sums = np.bincount(which, hits - share)
-    between = groups / (groups - 1) * (sums**2).sum() / n**2
-    return float(np.clip(n * binomial / max(between, 1e-12), groups, n))
+    return 0.0 if len(hits) == 0 else float(_worth(*_by_cluster(hits, clusters))[0])
 
 
 def clustered_wilson(hits: np.ndarray, clusters: np.ndarray) -> tuple[float, float, float]:
@@ -54,7 +46,40 @@ def clustered_wilson(hits: np.ndarray, clusters: np.ndarray) -> tuple[float, flo
     trials as they are worth (`effective_trials`)."""
     if len(hits) == 0:
         return math.nan, math.nan, math.nan
-    return _wilson(float(np.mean(hits)), effective_trials(hits, clusters))
+    share, low, high = clustered_wilsons(*_by_cluster(hits, clusters))
+    return float(share[0]), float(low[0]), float(high[0])
+
+
+def clustered_wilsons(
+    hits: np.ndarray, n: np.ndarray, group: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`clustered_wilson` of many groups at once: (shares, lows, highs), each (groups,).
+
+    hits, n, group: (clusters,), of each cluster its hits, its outcomes and the number of its
+    group, counted from 0. Missing for a group without outcomes; clusters without any do not count.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.bincount(group, hits) / np.bincount(group, n)
+        return _wilson(share, _worth(hits, n, group))
+
+
+def _by_cluster(hits: np.ndarray, clusters: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Outcomes as `clustered_wilsons` wants them, all in one group."""
+    _, which = np.unique(clusters, return_inverse=True)
+    n = np.bincount(which)
+    return np.bincount(which, np.asarray(hits, dtype=float)), n, np.zeros(len(n), dtype=int)
+
+
+def _worth(hits: np.ndarray, n: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """`effective_trials` of each group; missing where it has no outcome."""
+    size, clusters = np.bincount(group, n), np.bincount(group, n > 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = np.bincount(group, hits) / size
+        squares = np.bincount(group, (hits - n * share[group]) ** 2)
+        between = clusters / (clusters - 1) * squares / size**2
+        worth = np.clip(share * (1 - share) / np.maximum(between, 1e-12), clusters, size)
+    unseen = (share == 0) | (share == 1) | (clusters < 2)
+    return np.where(unseen, clusters, worth)
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:

@@ -1,18 +1,18 @@
 """Paired proportions, where prompts may be rewordings of one source."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
+from scipy.special import bdtr
 
 from phasescope.stats.posteriors import paired_difference
 
 
+@cache
 def mcnemar(lost: int, gained: int) -> float:
     """Two-sided p of McNemar's exact test: whether one of two changes is more frequent."""
-    from scipy.stats import binomtest
-
-    n = lost + gained
-    return 1.0 if n == 0 else float(binomtest(min(lost, gained), n, 0.5).pvalue)
+    return min(1.0, 2 * float(bdtr(min(lost, gained), lost + gained, 0.5)))
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ def paired_change(before: np.ndarray, after: np.ndarray) -> Change:
     """
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     gained, lost = change[change > 0], -change[change < 0]
-    estimate, low, high = paired_difference(gained.sum(), lost.sum(), len(change))
+    estimate, low, high = paired_difference(float(gained.sum()), float(lost.sum()), len(change))
     p = mcnemar(len(lost), len(gained)) if len(change) else np.nan
     return Change(estimate, low, high, p, len(change), len(lost), len(gained))

@@ -1,5 +1,7 @@
 """Posteriors under Jeffreys priors, as draws from a seeded generator."""
 
+from functools import cache
+
 import numpy as np
 
 
@@ -20,6 +22,7 @@ def paired_difference_draws(
     return shares[:, 0] - shares[:, 1]
 
 
+@cache
 def paired_difference(lost: float, gained: float, n: int) -> tuple[float, float, float]:
     """(rate before - rate after) of paired outcomes with its 95 % posterior interval."""
     if n == 0:
