@@ -11,6 +11,8 @@ STUDY := $(BIN)/snakemake --configfile config/demo.yaml
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Every job would compile what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The lock is complete, so pip need not resolve (--no-deps), and `pip check` proves it afterwards.
 # Wheels only: a source build would fetch unpinned build tools. connection-pool has no wheel;
