@@ -35,3 +35,7 @@ rule all:
     default_target: True
     input:
         f"reports/{STUDY}/index.html",
+        # whatever vanished is made again, though nothing that is there needs it
+        rules.collect.input,
+        f"{RESULTS}/config.yaml",
+        [f"{RESULTS}/{table}.parquet" for table in PLAN.tables],

@@ -68,7 +68,7 @@ def write_tables(folder: Path, models: int) -> None:
     where = {"compute_dtype": "float32", "batch_size": "16", "seed": "0"}
     for table, stage in stages.items():
         whole = frame_of(table, study.rows[table])
-        if table == "interventions":  # every answer ended and no benign prompt was refused, for the rule
+        if table == "interventions":  # what the rule reads
             whole = whole.assign(n_benign_finished=whole["n_benign"], n_benign_refusal=0)
         for precision in PRECISIONS:
             frame = whole[whole["precision"] == precision].reset_index(drop=True)

@@ -3,8 +3,9 @@
 `make chaos`, or: python tests/chaos/chaos.py --kills 30 --seed 0 --folder DIR
 
 Each round starts the study, waits for a random time and then does one of these, all drawn from the
-seed: kill -9 of Snakemake; kill -9 of one of its jobs' processes; Ctrl-C; a damaged table; a clock
-that was set back (files from the future). Then, as a user would, the same command again.
+seed: kill -9 of Snakemake; kill -9 of one of its jobs' processes; Ctrl-C; a damaged table; a table
+that vanished; a clock that was set back (files from the future). Then, as a user would, the same
+command again.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from phasescope.errors import Damaged
 from phasescope.tables import read_table
 
 RESULTS, REPORT = "results/small", "reports/small/index.html"
-FAULTS = ("kill run", "kill run", "kill job", "kill job", "interrupt", "damage", "clock")
+FAULTS = ("kill run", "kill run", "kill job", "kill job", "interrupt", "damage", "clock", "vanish")
 
 
 def final_bytes(project: Project) -> dict[str, bytes]:
@@ -72,7 +73,7 @@ class Chaos:
         """One fault, at a random moment of a run; the study is not necessarily at work then."""
         fault, before = self.rng.choice(FAULTS), journal(self.project)
         run = self.start()
-        if fault in ("damage", "clock"):
+        if fault in ("damage", "clock", "vanish"):
             self.wait(run, None)
             self.spoil(fault)
         else:
@@ -112,6 +113,9 @@ class Chaos:
     def spoil(self, fault: str) -> None:
         tables = sorted(self.project.path(RESULTS).glob("*/*/*/*.parquet"))
         if not tables:
+            return
+        if fault == "vanish":  # those of the whole study too
+            self.rng.choice(sorted(self.project.path(RESULTS).rglob("*.parquet"))).unlink()
             return
         path = self.rng.choice(tables)
         if fault == "clock":

@@ -309,6 +309,17 @@ def test_a_damaged_table_is_found_and_made_again(finished):
     assert {p: p.read_bytes() for p in whole} == whole
 
 
+@pytest.mark.parametrize("table", ["agreement.parquet", "helpful-only/16/cohere/behavior.parquet"])
+def test_a_vanished_table_is_made_again(finished, table):
+    """If it failed, a study whose tables are gone would be called done, for its report is there."""
+    path = finished.path(f"results/small/{table}")
+    before = path.read_bytes()
+    path.unlink()
+    result = finished.snakemake()
+    assert result.returncode == 0, result.stdout
+    assert path.read_bytes() == before
+
+
 def test_hostile_folder_names_are_only_names(project):
     """If it failed, the path of a checkpoint could be run by a shell, or taken for a wildcard."""
     name = "we ird; $(touch pwned) `touch pwned` *? 'ü\u202e"

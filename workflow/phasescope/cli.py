@@ -155,6 +155,16 @@ def _schema(options: argparse.Namespace) -> None:
         options.output.write_text(page)
 
 
+def _report(options: argparse.Namespace) -> None:
+    from phasescope.report import build
+    from phasescope.tables import study_folder
+
+    folder = study_folder(options.study)
+    if not folder.is_dir():
+        raise PhasescopeError(f"{folder}: no such folder; allowed: a study's id, or its folder")
+    build(folder, options.output, options.models)
+
+
 def _meaning(text: str) -> tuple[str, str]:
     label, found, meaning = text.rpartition("=")
     if not found:
@@ -283,6 +293,17 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--study", help="study (id or folder) whose evidence is shown")
     explain.add_argument("--thresholds", **limits)
     explain.set_defaults(run=_explain)
+
+    report = commands.add_parser(
+        "report",
+        help="a page of a finished study with sections of chosen models",
+        description="The page that Snakemake's rule `report` makes of a study of more than 12 "
+        "models has sections of the first 6; this makes one of any others, from the same tables.",
+    )
+    report.add_argument("study", help="study (id or folder)")
+    report.add_argument("--models", nargs="+", required=True, metavar="ID", help="ids of models")
+    report.add_argument("--output", type=Path, required=True, help="file to write")
+    report.set_defaults(run=_report)
 
     schema = commands.add_parser(
         "schema", help="what every table's columns mean, as a page (Markdown)"

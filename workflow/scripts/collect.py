@@ -1,6 +1,5 @@
 """Join the tables of all cells, count their answers, say of each cell what ran and what did not."""
 
-from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +14,7 @@ from phasescope.tables import (
     atomic_file,
     frame_of,
     join_tables,
-    read_provenance,
-    read_table,
+    read_parts,
     write_table,
 )
 from phasescope.tables.columns import LABELS
@@ -37,33 +35,20 @@ JOINED = (
     "endpoints",
 )
 COUNTED = ("behavior_rates", "behavior_changes", "agreement")
-PART_ROWS = 100_000
 # made by jobs that run the model, one batch after the other
 BATCHED = ("probes", "selection", "interventions", "coherence", "calibration_sets", *SURVEYS)
 
 
-def of_whole_models(paths):
-    """The answers of some models after those of others, not too many at a time; what is compared is
-    answers of one model."""
-    waiting = []
-    for _, own in groupby(paths, key=lambda path: Path(path).parts[-4]):
-        waiting += [read_table(Path(path)) for path in own]
-        if sum(map(len, waiting)) >= PART_ROWS:
-            yield pd.concat(waiting, ignore_index=True)
-            waiting = []
-    if waiting:
-        yield pd.concat(waiting, ignore_index=True)
-
-
-def counted(paths, judge_errors):
-    """Tables of what is counted of the answers of all cells, by name."""
+def counted(behavior, judge_errors):
+    """Tables of what is counted of the answers of all cells, by name; what is compared is answers
+    of one model."""
     parts = [
         {
             "behavior_rates": behavior_rates(answers),
             "behavior_changes": paired_changes(answers),
             "agreement": frame_of("agreement", agreement_rows(answers, judge_errors)),
         }
-        for answers in of_whole_models(paths)
+        for answers in read_parts(Path(behavior), by="model")
     ]
     empty = {name: frame_of(name, []) for name in COUNTED}
     found = {name: pd.concat([part[name] for part in parts or [empty]]) for name in COUNTED}
@@ -92,41 +77,43 @@ def dropped_rows(records):
         yield keys | not_run_row(r["design"], r["reason"])
 
 
-def cell_rows(records, checkpoints, tables):
+def cell_rows(records, checkpoints, found):
     """The planned record of each cell with what its weights were, what type they ran in, and in
-    which batches."""
+    which batches; `found`: provenance of the cell's tables, by their paths."""
     facts = {tuple(Path(p).parts[-4:-2]): load_facts(p) for p in checkpoints}
     dtypes, batches = {}, {}
-    for path in tables:
-        key, found = tuple(Path(path).parts[-4:-2]), read_provenance(path)
-        dtypes[key] = found["compute_dtype"]
-        batches.setdefault(key, []).append(int(found["batch_size"]))
+    for path, where in found.items():
+        key = tuple(Path(path).parts[-4:-2])
+        dtypes[key] = where["compute_dtype"]
+        batches.setdefault(key, []).append(int(where["batch_size"]))
     for record in records:
         key = (record["model"], record["precision"])
-        found = facts.get(key, {})
+        weights = facts.get(key, {})
         yield record | {
             "compute_dtype": dtypes.get(key),
             "batch_size": min(batches.get(key, []), default=None),
-            "weights_from": found.get("weights_from"),
-            "revision": found.get("revision"),
-            "checkpoint_sha256": found.get("sha256"),
+            "weights_from": weights.get("weights_from"),
+            "revision": weights.get("revision"),
+            "checkpoint_sha256": weights.get("sha256"),
         }
 
 
 with job(snakemake):
     config = dict(snakemake.params.config)
     where = provenance(config, study=config["study"], seed=str(config["seed"]))
-    tables = [path for name in BATCHED for path in snakemake.input.get(name)]
-    rows = list(cell_rows(snakemake.params.cells, snakemake.input.checkpoints, tables))
-    write_table(Path(snakemake.output.cells), frame_of("cells", rows), "cells", where)
     rows = list(prompt_rows(snakemake.params.prompts, snakemake.input.prompts))
     path = Path(snakemake.output.prompt_tables)
     write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
+    found = {}
     for name in JOINED:
         more = list(dropped_rows(snakemake.params.dropped)) if name == "interventions" else []
-        output = Path(snakemake.output.get(name))
-        join_tables(snakemake.input.get(name), output, name, where, more)
-    tables = counted(snakemake.input.behavior, snakemake.params.judge_errors)
+        paths, output = snakemake.input.get(name), Path(snakemake.output.get(name))
+        joined = join_tables(paths, output, name, where, more)
+        if name in BATCHED:
+            found |= dict(zip(paths, joined, strict=True))
+    rows = list(cell_rows(snakemake.params.cells, snakemake.input.checkpoints, found))
+    write_table(Path(snakemake.output.cells), frame_of("cells", rows), "cells", where)
+    tables = counted(snakemake.output.behavior, snakemake.params.judge_errors)
     for name, table in tables.items():
         write_table(Path(snakemake.output.get(name)), table, name, where)
     with atomic_file(Path(snakemake.output.config)) as path:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from phasescope.comparisons.rates import KEYS, STATISTICS, evaluated
-from phasescope.stats import holm, paired_change
+from phasescope.stats import change_of, holm
 from phasescope.tables import frame_of
 
 # what changes, and what it is compared to; everything else stays the same
@@ -56,9 +56,18 @@ def paired_changes(answers: pd.DataFrame) -> pd.DataFrame:
 def _rows(by: str, pairs: pd.DataFrame) -> Iterator[dict]:
     """Rows of what differs in `by`."""
     groups = list(dict.fromkeys([*KEYS, by, "statistic"]))
-    for values, own in pairs.groupby(groups, sort=False, observed=True):
+    change = pairs["hit"].astype(float) - pairs["hit_before"].astype(float)
+    sums = {
+        "gained": change.clip(lower=0),
+        "lost": -change.clip(upper=0),
+        "n_gained": change > 0,
+        "n_lost": change < 0,
+        "n": 1,
+    }
+    counted = pairs[groups].assign(**sums).groupby(groups, sort=False)[list(sums)].sum()
+    for values, of in zip(counted.index, counted.to_numpy(), strict=True):
         key = dict(zip(groups, values, strict=True))
-        found = asdict(paired_change(own["hit_before"].to_numpy(), own["hit"].to_numpy()))
+        found = asdict(change_of(*of))
         found |= {"ci_low": found.pop("low"), "ci_high": found.pop("high")}
         row = {"by": by, "value": str(key[by]), "statistic": key["statistic"]}
         yield {column: key[column] for column in KEYS} | row | found

@@ -1,11 +1,13 @@
 """The section of claims: a verdict table, each claim's evidence, and what was published."""
 
+from collections.abc import Sequence
+
 from phasescope.claims import CLAIMS, LETTERS, SOURCES, Claim, verdict_frames
 from phasescope.claims.contradictions import contradictions
 from phasescope.claims.explaining import limits_in_words
 from phasescope.comparisons import read_published
 from phasescope.report import formats
-from phasescope.report.study import Study, records
+from phasescope.report.study import Model, Study, records
 from phasescope.thresholds import read_thresholds
 
 VERDICTS = ("supported", "refuted", "inconclusive", "uncalibrated", "not_run")
@@ -14,7 +16,7 @@ WORDS["frontier-moe"] = "Frontier MoE"
 _MOST = 60  # rows of one claim; the download has all
 
 
-def section(study: Study) -> dict | None:
+def section(study: Study, drawn: Sequence[Model]) -> dict | None:
     """What the section shows; None for a study whose claims nobody judged."""
     if "claims" not in study.tables:
         return None
@@ -33,18 +35,20 @@ def section(study: Study) -> dict | None:
         "sources": {s: WORDS[s] for s in SOURCES},
         "counts": [(v, sum(v in c["verdicts"] for c in shown)) for v in VERDICTS],
         "calibrated": sum(c["calibrated"] for c in shown),
-        "by_unit": _by_unit(study),
+        "by_unit": _by_unit(study, drawn),
         "letters": LETTERS,
         "contradictions": contradictions(),
         "controls": _controls(study),
     }
 
 
-def _by_unit(study: Study) -> list[dict]:
+def _by_unit(study: Study, drawn: Sequence[Model]) -> list[dict]:
     """A table a scope: claims down, cells or models across, claims that ran nowhere left out."""
+    table = study.tables["claims"]
+    table = table[table["model"].isna() | table["model"].isin([m.id for m in drawn])]
     words = {letter: verdict for verdict, letter in LETTERS.items()} | {"-": "not run"}
     found = []
-    for scope, wide in verdict_frames(study.tables["claims"]).items():
+    for scope, wide in verdict_frames(table).items():
         ran = wide[(wide != "-").any(axis=1)]
         rows = [
             (claim, [(text, words.get(text[-1]) if len(text) == 1 else None) for text in row])
@@ -88,12 +92,7 @@ def _reasons(rows) -> list[tuple[str, str]]:
     for row in rows:
         unit = unit_of(row) or "the study"
         found.setdefault(row["reason"] or "no reason given", []).append(unit)
-    return [(reason, _some(units)) for reason, units in found.items()]
-
-
-def _some(units: list[str], most: int = 6) -> str:
-    rest = len(units) - most
-    return formats.listing(units) if rest <= 0 else f"{', '.join(units[:most])} and {rest} more"
+    return [(reason, formats.some(units)) for reason, units in found.items()]
 
 
 def unit_of(row: dict) -> str:

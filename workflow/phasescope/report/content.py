@@ -2,6 +2,7 @@
 
 import math
 import shlex
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,13 +12,15 @@ from phasescope.report.settings import proven
 from phasescope.report.study import Model, Study, records
 
 _CANDIDATES = 12  # directions shown of a selection
+_MOST_ROWS = 20_000  # of a table that the page carries whole
 _TEXT = 320  # characters of an answer
 _SIZE = ("parameters_total_billion", "parameters_active_billion")
 
 
-def verdict_rows(study: Study) -> list[dict]:
-    """Rows of the phase table, in the order of the models, with what the page needs beside."""
-    order = list(PHASES)
+def verdict_rows(study: Study, drawn: Sequence[Model] = ()) -> list[dict]:
+    """Rows of the phase table, in the order of the models, with what the page needs beside; the
+    first row of a model without a section of its own bears its address."""
+    order, sections = list(PHASES), {m.id for m in drawn}
     rows = []
     for model in study.models:
         for verdict in model.verdicts:
@@ -26,6 +29,7 @@ def verdict_rows(study: Study) -> list[dict]:
                 verdict
                 | {
                     "of": model,
+                    "anchor": verdict is model.verdicts[0] and model.id not in sections,
                     "rank": order.index(verdict["phase"]),
                     "note": _note(study, verdict),
                     "posterior": [(p, share) for p, share in posterior if share > 0.002],
@@ -71,6 +75,8 @@ def downloads(study: Study) -> dict[str, dict]:
     more = {}
     if "claims" in study.tables:
         found = study.tables["claims"]
+        if len(found) > _MOST_ROWS:
+            found = found[found["precision"].isna()]  # not those of single cells
         values = [[_plain(v) for v in row.values()] for row in records(found)]
         more = {"claims": {"columns": list(found.columns), "rows": values}}
     return more | {

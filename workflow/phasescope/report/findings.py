@@ -7,6 +7,7 @@ from phasescope.report import formats
 from phasescope.report.names import PHASES, pretty
 from phasescope.report.study import Model, Study, records, stages_of
 
+_MOST_NAMED = 12  # subjects of one clause
 _TOLD = (
     "deletable_circuit",
     "reasoning_tangle",
@@ -47,10 +48,14 @@ def _groups(models: tuple[Model, ...], phase: str) -> dict[tuple[str, ...], list
 
 
 def _subject(models: list[Model]) -> list[Part]:
+    named = [Part(m.id, anchor=f"model-{m.slug}") for m in models]
+    if len(named) > _MOST_NAMED:
+        rest = len(named) - _MOST_NAMED + 1
+        named[-rest:] = [Part(f"{rest:,} more models", anchor="verdicts")]
     parts = []
-    for i, model in enumerate(models):
-        joint = "" if i == 0 else " and " if i == len(models) - 1 else ", "
-        parts += [Part(joint)] * bool(joint) + [Part(model.id, anchor=f"model-{model.slug}")]
+    for i, name in enumerate(named):
+        joint = "" if i == 0 else " and " if i == len(named) - 1 else ", "
+        parts += [Part(joint)] * bool(joint) + [name]
     return parts
 
 

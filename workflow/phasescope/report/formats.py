@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -113,3 +113,9 @@ def along(value: float | None, low: float, high: float) -> float | None:
     if missing(value):
         return None
     return round(100 * min(1.0, max(0.0, (value - low) / (high - low))), 1)
+
+
+def some(names: Sequence[str], most: int = 6) -> str:
+    """'a, b and c', or the first few and how many more there are."""
+    rest = len(names) - most
+    return listing(names) if rest <= 0 else f"{', '.join(names[:most])} and {rest:,} more"

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -28,19 +29,22 @@ from phasescope.tables import atomic_file
 TEMPLATES = Path(__file__).parents[2] / "report"
 
 
-def build(study_folder: Path, destination: Path) -> None:
+def build(study_folder: Path, destination: Path, models: Sequence[str] = ()) -> None:
     """Write the report of the study in `study_folder` to the file `destination`.
 
-    Reads the study-wide tables and `config.yaml`; the same tables give the same bytes. Raises
-    PhasescopeError when a table is missing or does not follow its schema; nothing is written then.
+    models: ids of those that get sections; without any all of a small study, and the first of a
+    large one. Reads the study-wide tables and `config.yaml`; the same tables give the same bytes.
+    Raises PhasescopeError when a table is missing or does not follow its schema, or for a model
+    that the study has not; nothing is written then.
     """
-    html = render(load(study_folder))
+    html = render(load(study_folder), models)
     with atomic_file(Path(destination)) as temporary:
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
-def render(study: Study) -> str:
-    """The whole page as text."""
+def render(study: Study, models: Sequence[str] = ()) -> str:
+    """The whole page as text; models: as of `build`."""
+    drawn = study.drawn(models)
     environment = _environment()
     css = environment.get_template("style.css").render(phases=names.PHASES, names=names)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
@@ -57,11 +61,11 @@ def render(study: Study) -> str:
         main_reasons=findings.main_reasons(study),
         map_wide=phase_map.wide(study) if study.models else None,
         map_narrow=phase_map.narrow(study) if study.models else None,
-        verdicts=content.verdict_rows(study),
+        verdicts=content.verdict_rows(study, drawn),
         verdict_n=content.verdict_n(study),
-        models=[_model(study, model) for model in study.models],
-        claims=claims.section(study),
-        rates=rates.section(study),
+        models=[_model(study, model) for model in drawn],
+        claims=claims.section(study, drawn),
+        rates=rates.section(study, drawn),
         calibration=calibration.section(study),
         not_run=findings.not_run(study),
         provenance=content.provenance_rows(study),

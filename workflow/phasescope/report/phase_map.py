@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from phasescope.report import formats
+from phasescope.report.crowd import crowd
 from phasescope.report.findings import main_reasons, phase_counts
 from phasescope.report.names import GRID, INK, MUTED, PHASES, pretty
 from phasescope.report.study import Model, Study
@@ -14,6 +15,7 @@ from phasescope.report.svg import Drawing, drawing, new_figure, style
 
 _LANE, _HEADING, _PAD = 17.0, 15.0, 5.0  # points, down
 _MARK, _LETTER, _CHARACTER = 12.5, 7.0, 4.6  # points
+_MOST_MARKED = 80  # models with a mark and a name each
 _LABEL, _SURE = 22, 9  # characters of a name, and of the probability after it
 _TITLE, _FOOT, _BETWEEN = 36.0, 34.0, 16.0  # points
 
@@ -182,6 +184,9 @@ def _draw(study: Study, fid: str, stacked: bool) -> Drawing:
     models = [m for m in study.models if m.total_billion and m.total_billion > 0]
     panels = max(1, len(study.precisions))
     total = 262.0 if stacked else 720.0
+    if len(models) > _MOST_MARKED:
+        columns = 1 if stacked else panels
+        return crowd(study, models, fid, total / 72, columns, _description(study))
     width = total - 16 if stacked else (total - 16 - 20 * (panels - 1)) / panels
     scale = _scale(models, width)
     places, headings, height = _places(models, scale)

@@ -1,14 +1,16 @@
 """The section of rates: what was answered, and how models compare, measured beside published."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from phasescope.report.study import Study, records
+from phasescope.report.study import Model, Study, records
 
 SHOWN = ("strict_asr", "broad_asr", "refusal", "false_refusal", "detected_proceeded")
 
 
-def measured(study: Study) -> list[dict]:
-    """A row a cell, unedited, on the main prompt table: each shown rate, or None."""
+def measured(study: Study, drawn: Sequence[Model]) -> list[dict]:
+    """A row a cell of these models, unedited, on the main prompts: each shown rate, or None."""
     rates = study.tables["behavior_rates"]
     own = rates[
         (rates["prompt_table"] == "main")
@@ -17,7 +19,7 @@ def measured(study: Study) -> list[dict]:
         & (rates["by"] == "all")
     ]
     found = []
-    for model in study.models:
+    for model in drawn:
         for precision in study.precisions:
             cell = own[(own["model"] == model.id) & (own["precision"] == precision)]
             if len(cell):
@@ -37,8 +39,8 @@ def compared(study: Study) -> list[dict]:
     return records(order.sort_values(["claim", "published", "statistic", "differs"], kind="stable"))
 
 
-def section(study: Study) -> dict | None:
+def section(study: Study, drawn: Sequence[Model]) -> dict | None:
     """What the section shows; None for a study whose answers nobody counted."""
     if not {"behavior_rates", "across_models"} <= set(study.tables):
         return None
-    return {"shown": SHOWN, "measured": measured(study), "compared": compared(study)}
+    return {"shown": SHOWN, "measured": measured(study, drawn), "compared": compared(study)}

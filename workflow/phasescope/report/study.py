@@ -1,7 +1,7 @@
 """A finished study as the page sees it: its tables, its models, and why something is missing."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,9 @@ PRECISIONS = ("16", "8", "4")
 RATES = ("behavior_rates", "across_models")
 CLAIMS = ("claims", "calibration_claims")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
+# models with sections of their own: all of a study of so many, of more than that the first few
+# (their figures take seconds each, and a page must load)
+_MOST_DRAWN, _OF_MORE = 12, 6
 _UNKNOWN = "no table says why"
 # "quantize, probe: why", unless another "stage: why" follows
 _STAGES = re.compile(r"^(?!.*; \w+(, \w+)*: )(quantize|probe|select|intervene|cohere)(, \w+)*: ")
@@ -95,6 +98,20 @@ class Study:
             for i in identities
         ]
         return tuple(sorted(models, key=_order))
+
+    def drawn(self, wanted: Sequence[str] = ()) -> tuple[Model, ...]:
+        """The models that have sections of their own: those of the ids, without any all of a small
+        study and the first of a large one.
+
+        Raises PhasescopeError for an id that the study has not.
+        """
+        if unknown := sorted(set(wanted) - {m.id for m in self.models}):
+            raise PhasescopeError(
+                f"study {self.id}: no model {formats.listing(unknown)}; its table `cells` names "
+                f"{len(self.models)}: {formats.some([m.id for m in self.models])}"
+            )
+        most = _MOST_DRAWN if len(self.models) <= _MOST_DRAWN else _OF_MORE
+        return tuple(m for m in self.models if m.id in wanted) or self.models[:most]
 
     def _verdicts(self, model: str) -> list[dict]:
         phases = self.of("phases", model)

@@ -18,7 +18,7 @@ from phasescope.stats.intervals import (
     wilson,
 )
 from phasescope.stats.multiplicity import holm
-from phasescope.stats.paired import Change, mcnemar, paired_change
+from phasescope.stats.paired import Change, change_of, mcnemar, paired_change
 from phasescope.stats.posteriors import jeffreys_draws, paired_difference, paired_difference_draws
 from phasescope.stats.proportions import (
     barnard,
@@ -37,6 +37,7 @@ __all__ = [
     "auroc",
     "auroc_interval",
     "barnard",
+    "change_of",
     "clustered_wilson",
     "clustered_wilsons",
     "confusion",

@@ -41,6 +41,11 @@ def paired_change(before: np.ndarray, after: np.ndarray) -> Change:
     """
     change = np.asarray(after, dtype=float) - np.asarray(before, dtype=float)
     gained, lost = change[change > 0], -change[change < 0]
-    estimate, low, high = paired_difference(float(gained.sum()), float(lost.sum()), len(change))
-    p = mcnemar(len(lost), len(gained)) if len(change) else np.nan
-    return Change(estimate, low, high, p, len(change), len(lost), len(gained))
+    return change_of(gained.sum(), lost.sum(), len(gained), len(lost), len(change))
+
+
+def change_of(gained: float, lost: float, n_gained: int, n_lost: int, n: int) -> Change:
+    """`paired_change` from sums of the shares that `n_gained` sources gained and `n_lost` lost."""
+    estimate, low, high = paired_difference(float(gained), float(lost), int(n))
+    p = mcnemar(int(n_lost), int(n_gained)) if n else np.nan
+    return Change(estimate, low, high, p, int(n), int(n_lost), int(n_gained))

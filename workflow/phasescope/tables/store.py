@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -74,9 +73,8 @@ def _seal(path: Path) -> None:
         handle.write(hashlib.sha256(content).hexdigest().encode())
 
 
-def _check_seal(path: Path, content: bytes) -> None:
+def _check_seal(path: Path, content: bytes, seal: bytes | None) -> None:
     """Raises Damaged where a table's bytes are not those that its hash was taken of."""
-    seal = (pq.read_metadata(pa.BufferReader(content)).metadata or {}).get(_SEAL)
     if seal is not None:
         found = hashlib.sha256(content.replace(seal, _UNSEALED)).hexdigest()
         if found.encode() != seal:
@@ -107,50 +105,69 @@ def join_tables(
     table: str,
     provenance: dict[str, str],
     more: Iterable[dict] = (),
-) -> None:
+) -> list[dict[str, str]]:
     """Write the rows of several tables as one, in their order, and `more` rows after them;
-    atomically, and a part at a time, so that memory does not grow with their number. Raises as
-    `read_table` does."""
+    atomically, and a part at a time, so that memory does not grow with their number.
+
+    Gives the provenance of each of them. Raises as `read_table` does.
+    """
     schema = arrow_schema(table).with_metadata(_metadata(table, provenance))
-    rows = list(more)
+    found, rows = [], list(more)
     with atomic_file(Path(path)) as temporary:
         with pq.ParquetWriter(temporary, schema) as writer:
-            for part in chain(_parts(paths), [frame_of(table, rows)] * bool(rows)):
-                arrow = pa.Table.from_pandas(part, schema=arrow_schema(table), preserve_index=False)
-                writer.write_table(arrow.replace_schema_metadata(schema.metadata))
+            for part in _parts(paths, table):
+                found += [_provenance(one.schema.metadata) for one in part]
+                whole = pa.concat_tables(one.replace_schema_metadata() for one in part)
+                writer.write_table(whole.replace_schema_metadata(schema.metadata))
+            if rows:
+                last = pa.Table.from_pandas(frame_of(table, rows), schema, preserve_index=False)
+                writer.write_table(last.replace_schema_metadata(schema.metadata))
         _seal(temporary)
+    return found
 
 
-def _parts(paths: Iterable[Path]) -> Iterator[pd.DataFrame]:
-    """The tables, put together to as many rows as one part should have."""
-    waiting: list[pd.DataFrame] = []
-    for path in paths:
-        waiting.append(read_table(Path(path)))
-        if sum(map(len, waiting)) >= _PART_ROWS:
-            yield pd.concat(waiting, ignore_index=True)
-            waiting = []
+def _parts(paths: Iterable[Path], table: str) -> Iterator[list[pa.Table]]:
+    """The tables, as many at a time as have the rows that one part should have, checked."""
+    waiting: dict[Path, pa.Table] = {}
+    for path in map(Path, paths):
+        waiting[path] = _read(path)[1]
+        if sum(map(len, waiting.values())) >= _PART_ROWS:
+            yield _checked(waiting, table)
+            waiting = {}
     if waiting:
-        yield pd.concat(waiting, ignore_index=True)
+        yield _checked(waiting, table)
+
+
+def _checked(tables: dict[Path, pa.Table], table: str) -> list[pa.Table]:
+    """Tables that follow the schema: Damaged, by the path of the first that does not."""
+    for path, one in tables.items():
+        if not one.schema.equals(arrow_schema(table)):
+            read_table(path)  # says what is wrong with it, unless only a type is
+            raise Damaged(path, f"{path} ({table}): types of columns do not follow the schema")
+    bare = [one.replace_schema_metadata() for one in tables.values()]
+    try:
+        _check(pa.concat_tables(bare).to_pandas(), SCHEMAS[table], table)
+    except PhasescopeError:
+        for path in tables:
+            read_table(path)
+        raise
+    return list(tables.values())
 
 
 def read_provenance(path: Path) -> dict[str, str]:
     """What the table's Parquet metadata says of where it came from."""
-    metadata = _schema(path).metadata or {}
     try:
-        return {
-            k.removeprefix(_PREFIX).decode(): v.decode()
-            for k, v in metadata.items()
-            if k.startswith(_PREFIX) and k != _SEAL
-        }
-    except UnicodeDecodeError:
-        raise Damaged(path, f"{path}: metadata that is not UTF-8 text") from None
-
-
-def _schema(path: Path) -> pa.Schema:
-    try:
-        return pq.read_schema(path)
+        return _provenance(pq.read_schema(path).metadata)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
+
+
+def _provenance(metadata: dict[bytes, bytes] | None) -> dict[str, str]:
+    return {
+        k.removeprefix(_PREFIX).decode(): v.decode()
+        for k, v in (metadata or {}).items()
+        if k.startswith(_PREFIX) and k != _SEAL
+    }
 
 
 def _unreadable(path: Path, error: Exception) -> PhasescopeError:
@@ -160,30 +177,52 @@ def _unreadable(path: Path, error: Exception) -> PhasescopeError:
     return Damaged(path, message)
 
 
+def _read(path: Path) -> tuple[str, pa.Table]:
+    """A table and its name; Damaged where its bytes are not those that were written."""
+    try:
+        content = Path(path).read_bytes()
+        file = pq.ParquetFile(pa.BufferReader(content))
+        metadata = file.metadata.metadata or {}
+        name = _provenance(metadata).get("table")
+        if name not in SCHEMAS:
+            raise Damaged(
+                path,
+                f"{path}: not a table of this instrument (metadata names {shown(name)}); "
+                f"known: {', '.join(SCHEMAS)}",
+            )
+        _check_seal(path, content, metadata.get(_SEAL))
+        return name, file.read()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read one table as a pandas frame, checked against the schema its metadata names.
 
     Raises Damaged where its bytes are not those that were written (their hash stands in its
     metadata), or do not follow the schema.
     """
-    name = read_provenance(path).get("table")
-    if name not in SCHEMAS:
-        raise Damaged(
-            path,
-            f"{path}: not a table of this instrument (metadata names {shown(name)}); "
-            f"known: {', '.join(SCHEMAS)}",
-        )
+    name, table = _read(path)
     try:
-        content = Path(path).read_bytes()
-        _check_seal(path, content)
-        frame = pq.read_table(pa.BufferReader(content)).to_pandas()
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-    try:
+        frame = table.to_pandas()
         _check(frame, SCHEMAS[name], f"{path} ({name})")
-    except PhasescopeError as error:
+    except (PhasescopeError, *_UNREADABLE) as error:
         raise Damaged(path, str(error)) from None
     return frame
+
+
+def read_parts(path: Path, by: str) -> Iterator[pd.DataFrame]:
+    """Rows of a table that is grouped by a column, about 100,000 at a time; those of one value
+    come together."""
+    rest = None
+    for batch in pq.ParquetFile(path).iter_batches(_PART_ROWS):
+        frame = pd.concat([rest, batch.to_pandas()], ignore_index=True)
+        last = frame[by] == frame[by].iloc[-1]
+        rest = frame[last]
+        if not last.all():
+            yield frame[~last]
+    if rest is not None:
+        yield rest
 
 
 def study_folder(study: str | Path) -> Path:
