@@ -27,7 +27,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	--no-annotate --no-header $(if $(UPGRADE),--upgrade)
 
 .PHONY: help setup demo test calibrate organisms bench-blas bench-quantize bench-probe bench-sweep \
-	bench-grades bench-scale chaos gguf test-gguf test-slurm lock clean
+	bench-grades bench-scale chaos gguf test-gguf test-slurm test-s3 lock clean
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -84,6 +84,10 @@ chaos: .venv/test.stamp  ## kill a small study 30 times at random, compare with 
 test-slurm: .venv/test.stamp  ## the small study on a real Slurm of this machine (Debian's packages), against a local run
 	@$(INSTALL) -r requirements/cluster.txt
 	@$(BIN)/python tests/slurm/study.py
+
+test-s3: .venv/test.stamp  ## the small study with its results in a bucket of a local S3 server, against a local run
+	@$(INSTALL) -r requirements/cluster.txt -r requirements/s3-test.txt
+	@$(BIN)/python tests/s3/study.py
 
 lock:  ## recompile requirements/*.txt, keeping pins where possible (UPGRADE=1: newest)
 	@command -v $(UV) >/dev/null || { echo "make lock needs uv (pip install uv), or UV=/path/to/uv"; exit 1; }

@@ -24,19 +24,12 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from conftest import Project, copy_project
+from standalone import RESULTS, differing, final_bytes
 
 from phasescope.errors import Damaged
 from phasescope.tables import read_table
 
-RESULTS, REPORT = "results/small", "reports/small/index.html"
 FAULTS = ("kill run", "kill run", "kill job", "kill job", "interrupt", "damage", "clock", "vanish")
-
-
-def final_bytes(project: Project) -> dict[str, bytes]:
-    """Every study-wide table, every table of a cell, and the report."""
-    tables = sorted(project.path(RESULTS).rglob("*.parquet"))
-    paths = [*tables, project.path(REPORT)]
-    return {str(p.relative_to(project.folder)): p.read_bytes() for p in paths}
 
 
 def journal(project: Project) -> dict[str, int]:
@@ -145,11 +138,6 @@ class Chaos:
                 return
             self.again += 1
         raise AssertionError(f"the study does not come to an end: {result.stdout[-3000:]}")
-
-
-def differing(found: dict[str, bytes], wanted: dict[str, bytes]) -> list[str]:
-    """Names of files that are missing, too many, or not the same."""
-    return sorted(n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n))
 
 
 def chaos(folder: Path, kills: int, seed: int) -> None:

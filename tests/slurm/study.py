@@ -4,38 +4,27 @@ Also: a job that fails is tried again and reported, and two jobs that together e
 memory do not run together. All folders are temporary unless --folder names one.
 """
 
-import argparse
 import base64
 import json
-import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from itertools import combinations
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 sys.path.insert(0, str(Path(__file__).parent))
 from cluster import slurm
-from conftest import Project, copy_project
+from conftest import Project
+from standalone import RESULTS, differing, final_bytes, fresh, main
 
 from phasescope.tables import read_provenance, read_table
 
-RESULTS = "results/small"
-MEMORY_GB = 4  # what every run may plan with, so that the same cells fit
 FAILS_ONCE = (
     "    def write(self",
     "        if self.subject.decoding.batch_size > 16:\n"
     "            raise MemoryError\n\n"
     "    def write(self",
 )
-
-
-def fresh(folder: Path) -> Project:
-    project = copy_project(folder)
-    project.edit("config/small.yaml", "keep_text: true", f"keep_text: true\nmemory_gb: {MEMORY_GB}")
-    return project
 
 
 def run(project: Project, env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess:
@@ -49,11 +38,6 @@ def run(project: Project, env: dict[str, str], *arguments: str) -> subprocess.Co
         cwd=project.folder, env=project.environment() | env, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
-
-
-def final(project: Project) -> dict[str, bytes]:
-    paths = [*project.path(RESULTS).rglob("*.parquet"), project.path("reports/small/index.html")]
-    return {str(p.relative_to(project.folder)): p.read_bytes() for p in sorted(paths)}
 
 
 def spans(project: Project) -> dict[str, tuple[float, float]]:
@@ -94,9 +78,9 @@ def test(folder: Path) -> None:
         study = fresh(folder / "slurm")
         result = run(study, env)
         assert result.returncode == 0, result.stdout
-        found, wanted = final(study), final(local)
-        differing = [n for n in found.keys() | wanted.keys() if found.get(n) != wanted.get(n)]
-        assert not differing, f"not the bytes of the local run: {sorted(differing)}"
+        found = final_bytes(study)
+        wrong = differing(found, final_bytes(local))
+        assert not wrong, f"not the bytes of the local run: {wrong}"
         print(f"{len(found)} tables and the report have the bytes of the local run", flush=True)
         pairs = check_apart(study, max(memory_mb, 2000))
         assert pairs, "no two jobs would have exceeded the node"
@@ -111,18 +95,5 @@ def test(folder: Path) -> None:
         print("a failing job was tried again, and its table says with what batch", flush=True)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path)
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # and the cluster is stopped
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="phasescope-slurm-"))
-    try:
-        test(folder.absolute())
-    finally:
-        if options.folder is None:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main()
+    main(test, __doc__.splitlines()[0], "slurm")

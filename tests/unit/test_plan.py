@@ -353,9 +353,7 @@ def test_disk_counts_what_is_still_to_be_written(tmp_path, monkeypatch):
     assert disk.peak_bytes([here, new], keep_sources=True) == 1900
     assert disk.missing_bytes([here, new], tmp_path) == (550, 1250)
     for precision in ("8", "4"):
-        done = tmp_path / "new" / precision / "quantize"
-        done.mkdir(parents=True)
-        (done / "checkpoint.json").write_text("{}")
+        (tmp_path / "new" / precision / "quantize" / "checkpoint").mkdir(parents=True)
     assert disk.missing_bytes([here, new], tmp_path) == (50, 1000)
     assert disk.shortage([here, new], tmp_path) is None
     monkeypatch.setattr(disk, "free_disk", lambda folder: (0, 1049))
@@ -377,9 +375,7 @@ def test_without_keeping_sources_one_passes_at_a_time(tmp_path, monkeypatch):
     assert disk.peak_bytes(models, keep_sources=True) == 1690
     assert disk.peak_bytes(models, keep_sources=False) == 580 + 10 + 1000
     assert disk.missing_bytes(models, tmp_path) == (580 + 1000, 10)
-    done = tmp_path / "b" / "8" / "quantize"
-    done.mkdir(parents=True)
-    (done / "checkpoint.json").write_text("{}")
+    (tmp_path / "b" / "8" / "quantize" / "checkpoint").mkdir(parents=True)
     assert disk.missing_bytes(models, tmp_path) == (80 + 100, 10)
     kept = [matrix.ModelDisk("a", 100, False, {"8": 50}, {}, False)]
     monkeypatch.setattr(disk, "free_disk", lambda folder: (0, 10))

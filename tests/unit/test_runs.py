@@ -73,3 +73,29 @@ def test_a_job_of_no_run_or_another_machines_goes_on(monkeypatch, said):
     """If it failed, jobs on a cluster would end at once."""
     monkeypatch.setenv(runs.RUN, said)
     assert not runs._gone()
+
+
+FAIL = """
+import sys
+from types import SimpleNamespace
+from phasescope.errors import Damaged
+from phasescope.jobs import job
+with job(SimpleNamespace(rule="collect", wildcards=[], log=["collect.log"])):
+    raise Damaged(sys.argv[1], "not what was written")
+"""
+
+
+@pytest.mark.parametrize(
+    ("folder", "told"), (("", "makes it again"), (".snakemake/storage/s3/b/p", "takes another"))
+)
+def test_what_is_damaged_is_set_aside_and_its_cure_told(tmp_path, folder, told):
+    """If it failed, a damaged table would stop a study for good, or a user whose results lie in a
+    bucket would wait in vain for it to be made again."""
+    path = tmp_path / folder / "results/demo/cells.parquet"
+    path.parent.mkdir(parents=True)
+    path.write_text("no table")
+    name = str(path.relative_to(tmp_path))
+    command = [sys.executable, "-c", FAIL, name]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and f"the next run {told}" in done.stderr, done.stderr
+    assert path.with_name("cells.parquet.damaged").exists() and not path.exists()

@@ -25,7 +25,10 @@ def _log_peak_memory() -> None:
 
 
 def _set_aside(path: Path) -> str:
-    """Move a damaged file out of the way, so that the next run makes it again; says so."""
+    """Move a damaged file out of the way, so that the next run makes it again; says so.
+
+    What a storage provider holds is here as a copy, and the next run takes another.
+    """
     if "results" not in path.parts:
         return ""
     aside = path.with_name(f"{path.name}.damaged")
@@ -33,6 +36,11 @@ def _set_aside(path: Path) -> str:
         path.replace(aside)
     except OSError:
         return ""
+    if ".snakemake" in path.parts:
+        return (
+            f"; the copy was moved to {aside.name}, the next run takes another from the storage: "
+            "delete it there if it is damaged there too"
+        )
     return f"; moved to {aside.name}, the next run makes it again"
 
 

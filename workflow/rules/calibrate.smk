@@ -23,7 +23,7 @@ rule calibrate:
 rule fit_thresholds:
     input:
         interventions=f"{RESULTS}/interventions.parquet",
-        thresholds=PLAN.config["thresholds"],
+        thresholds=local(PLAN.config["thresholds"]),
     output:
         table=f"{RESULTS}/threshold_fit.parquet",
     log:

@@ -4,7 +4,7 @@
 
 rule calibration_sets:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
     output:

@@ -5,8 +5,8 @@
 rule claims:
     input:
         tables=[f"{RESULTS}/{name}.parquet" for name in PLAN.tables if name not in AFTER_CLAIMS],
-        thresholds=PLAN.config["thresholds"],
-        record="resources/calibration/claims.tsv",
+        thresholds=local(PLAN.config["thresholds"]),
+        record=local("resources/calibration/claims.tsv"),
     output:
         **({"calibration": f"{RESULTS}/calibration_claims.parquet"} if PLAN.trained else {}),
         table=f"{RESULTS}/claims.parquet",

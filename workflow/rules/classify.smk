@@ -6,7 +6,7 @@ rule classify:
     input:
         cells=f"{RESULTS}/cells.parquet",
         interventions=f"{RESULTS}/interventions.parquet",
-        thresholds=PLAN.config["thresholds"],
+        thresholds=local(PLAN.config["thresholds"]),
     output:
         table=f"{RESULTS}/phases.parquet",
     log:

@@ -6,12 +6,12 @@
 
 rule cohere:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        more=lambda w: list(PLAN.more_prompts(w.model).values()),
-        activations=f"{CELL}/scratch/probe/activations.npz",
-        selected=f"{CELL}/scratch/select/selected.json",
+        more=lambda w: list(map(given, PLAN.more_prompts(w.model).values())),
+        activations=local(f"{SCRATCH}/probe/activations.npz"),
+        selected=local(f"{SCRATCH}/select/selected.json"),
         chosen=chosen_settings,
     output:
         coherence=f"{CELL}/cohere/coherence.parquet",

@@ -47,6 +47,7 @@ rule collect:
         cells=PLAN.records(),
         dropped=PLAN.dropped(),
         prompts=PLAN.prompt_records,
+        asked=list(map(str, asked_tables())),
         judge_errors=PLAN.judge_errors(),
         code=code("collect.py"),
     script:

@@ -31,6 +31,10 @@ RESULTS = f"results/{STUDY}"
 # study-wide tables that claims do not read
 AFTER_CLAIMS = {"claims", *studies.CALIBRATION_TABLES}
 CELL = f"{RESULTS}/{{model}}/{{precision}}"
+# With a storage provider (profiles/s3) results lie in a bucket. Not what is flagged `local`: what a
+# run is given, weights (large, and made again), and scratch (directions: they leave no machine).
+WEIGHTS = f"{CELL}/quantize/checkpoint"
+SCRATCH = f"{CELL}/scratch"
 LIMITS = {"limits": EFFORT[PLAN.config["effort"]]}  # matched pairs per split
 
 
@@ -79,17 +83,19 @@ def quantize_source(wildcards):
         return {}
     folder = f"{RESULTS}/{wildcards.model}/fetch"
     return {
-        "folder": f"{folder}/checkpoint",
-        "facts": f"{folder}/checkpoint.json",
+        "folder": local(f"{folder}/checkpoint"),
+        "facts": local(f"{folder}/checkpoint.json"),
         "audit": f"{RESULTS}/{wildcards.model}/source/audit/audit.parquet",
     }
 
 
 def audited(wildcards):
     """The weights that an audit looks at, and what is recorded of them."""
-    stage = "fetch" if wildcards.weights == "source" else f"{wildcards.weights}/quantize"
+    fetched = wildcards.weights == "source"
+    stage = "fetch" if fetched else f"{wildcards.weights}/quantize"
     folder = f"{RESULTS}/{wildcards.model}/{stage}"
-    return {"folder": f"{folder}/checkpoint", "facts": f"{folder}/checkpoint.json"}
+    facts = f"{folder}/checkpoint.json"
+    return {"folder": local(f"{folder}/checkpoint"), "facts": local(facts) if fetched else facts}
 
 
 # Models that `quantize` makes cells of, except cells whose source is deleted after quantizing. The
@@ -121,9 +127,14 @@ def audit_tables(name):
     return list(dict.fromkeys(paths))
 
 
+def given(table):
+    """A prompt table: one that the run does not make itself stays where it is."""
+    return table if table.startswith(f"{RESULTS}/") else local(table)
+
+
 def prompt_table(wildcards):
     """The prompt table of a model."""
-    return PLAN.prompts[wildcards.model]
+    return given(PLAN.prompts[wildcards.model])
 
 
 def prompt_source(wildcards):
@@ -134,7 +145,8 @@ def prompt_source(wildcards):
 def asked_tables():
     """Paths of the prompt tables that cells are asked: what no cell asks is not fetched."""
     asked = {c.model.id for stage in ("probe", "cohere") for c in PLAN.running(stage)}
-    return sorted({r["path"] for r in PLAN.prompt_records if r["path"] and r["model"] in asked})
+    paths = {r["path"] for r in PLAN.prompt_records if r["path"] and r["model"] in asked}
+    return [given(path) for path in sorted(paths)]
 
 
 def study_tables(stage, name):
@@ -161,7 +173,7 @@ def chosen_settings(wildcards):
     """What each design of a cell chose: scratch."""
     cell = PLAN.cell(wildcards.model, wildcards.precision)
     folder = f"{RESULTS}/{cell.name}/scratch/intervene"
-    return [f"{folder}/{design}.json" for design in PLAN.designs(cell)]
+    return [local(f"{folder}/{design}.json") for design in PLAN.designs(cell)]
 
 
 def of_other_precisions(name):
@@ -171,7 +183,7 @@ def of_other_precisions(name):
         if wildcards.design != "transfer":
             return []
         return [
-            f"{RESULTS}/{cell.name}/scratch/{name}"
+            local(f"{RESULTS}/{cell.name}/scratch/{name}")
             for cell in PLAN.running("intervene")
             if cell.model.id == wildcards.model and cell.precision != wildcards.precision
         ]
@@ -226,13 +238,21 @@ def template_files():
     return sorted(os.path.relpath(p) for p in folder.rglob("*") if p.is_file())
 
 
+def place(path):
+    """Where a result lies: the path, or its address in a bucket."""
+    found = workflow.inputfile(path)
+    return found.storage_object.print_query if found.is_storage else path
+
+
 onstart:
     sweep()  # what killed jobs left in the temporary directory
     print(planning.short(PLAN), file=sys.stderr)
 
 
 onsuccess:
-    print(f"Report: reports/{STUDY}/index.html", file=sys.stderr)
-    if PLAN.trained and os.path.exists(f"{RESULTS}/calibrate.log"):
+    print(f"Report: {place(f'reports/{STUDY}/index.html')}", file=sys.stderr)
+    if PLAN.trained and os.path.exists(workflow.inputfile(f"{RESULTS}/calibrate.log")):
         for name in ("calibrate", "claims"):
-            print(Path(f"{RESULTS}/{name}.log").read_text(), file=sys.stderr)
+            print(
+                Path(workflow.inputfile(f"{RESULTS}/{name}.log")).read_text(), file=sys.stderr
+            )

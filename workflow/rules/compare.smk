@@ -6,8 +6,8 @@ rule compare:
     input:
         cells=f"{RESULTS}/cells.parquet",
         rates=f"{RESULTS}/behavior_rates.parquet",
-        thresholds=PLAN.config["thresholds"],
-        published=published_files(),
+        thresholds=local(PLAN.config["thresholds"]),
+        published=local(published_files()),
     output:
         table=f"{RESULTS}/across_models.parquet",
     log:

@@ -4,7 +4,7 @@
 
 rule endpoints:
     input:
-        prompts=PLAN.chosen.asked or [],
+        prompts=given(PLAN.chosen.asked) if PLAN.chosen.asked else [],
     output:
         table=f"{RESULTS}/endpoints/{{endpoint}}/endpoints.parquet",
         log=f"{RESULTS}/endpoints/{{endpoint}}/answers.eval",

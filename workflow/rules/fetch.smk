@@ -5,10 +5,10 @@
 
 rule fetch:
     input:
-        lambda w: PLAN.local_files(w.model),  # a changed file reruns the model
+        lambda w: local(PLAN.local_files(w.model)),  # a changed file reruns the model
     output:
-        folder=directory(f"{RESULTS}/{{model}}/fetch/checkpoint"),
-        facts=f"{RESULTS}/{{model}}/fetch/checkpoint.json",
+        folder=directory(local(f"{RESULTS}/{{model}}/fetch/checkpoint")),
+        facts=local(f"{RESULTS}/{{model}}/fetch/checkpoint.json"),
     log:
         f"{RESULTS}/{{model}}/fetch/fetch.log",
     benchmark:

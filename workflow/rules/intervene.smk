@@ -5,15 +5,15 @@
 
 rule select_direction:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        activations=f"{CELL}/scratch/probe/activations.npz",
-        openings=f"{CELL}/scratch/probe/openings.json",
-        thresholds=PLAN.config["thresholds"],
+        activations=local(f"{SCRATCH}/probe/activations.npz"),
+        openings=local(f"{SCRATCH}/probe/openings.json"),
+        thresholds=local(PLAN.config["thresholds"]),
     output:
         table=f"{CELL}/select/selection.parquet",
-        scratch=f"{CELL}/scratch/select/selected.json",
+        scratch=local(f"{SCRATCH}/select/selected.json"),
     log:
         f"{CELL}/select/select_direction.log",
     benchmark:
@@ -32,18 +32,18 @@ rule select_direction:
 
 rule intervene:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        activations=f"{CELL}/scratch/probe/activations.npz",
-        openings=f"{CELL}/scratch/probe/openings.json",
-        selected=f"{CELL}/scratch/select/selected.json",
+        activations=local(f"{SCRATCH}/probe/activations.npz"),
+        openings=local(f"{SCRATCH}/probe/openings.json"),
+        selected=local(f"{SCRATCH}/select/selected.json"),
         other_activations=of_other_precisions("probe/activations.npz"),
         other_selected=of_other_precisions("select/selected.json"),
-        thresholds=PLAN.config["thresholds"],
+        thresholds=local(PLAN.config["thresholds"]),
     output:
         table=f"{CELL}/intervene/{{design}}.parquet",
-        scratch=f"{CELL}/scratch/intervene/{{design}}.json",
+        scratch=local(f"{SCRATCH}/intervene/{{design}}.json"),
     log:
         f"{CELL}/intervene/{{design}}.log",
     benchmark:

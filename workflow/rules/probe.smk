@@ -5,14 +5,14 @@
 
 rule probe:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
         audit=audit_of,  # nothing runs that was not audited
     output:
         table=f"{CELL}/probe/probes.parquet",
-        activations=f"{CELL}/scratch/probe/activations.npz",
-        openings=f"{CELL}/scratch/probe/openings.json",
+        activations=local(f"{SCRATCH}/probe/activations.npz"),
+        openings=local(f"{SCRATCH}/probe/openings.json"),
     log:
         f"{CELL}/probe/probe.log",
     benchmark:

@@ -4,7 +4,7 @@
 
 rule prompt_table:
     input:
-        lambda w: prompt_source(w).local_files(),
+        lambda w: local(prompt_source(w).local_files()),
     output:
         table=f"{RESULTS}/prompts/{{table}}.tsv",
         facts=f"{RESULTS}/prompts/{{table}}.json",

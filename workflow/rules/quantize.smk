@@ -7,7 +7,7 @@ rule quantize:
     input:
         unpack(quantize_source),
     output:
-        folder=directory(f"{CELL}/quantize/checkpoint"),
+        folder=directory(local(WEIGHTS)),
         facts=f"{CELL}/quantize/checkpoint.json",
     log:
         f"{CELL}/quantize/quantize.log",
@@ -31,9 +31,9 @@ for _model, _bits in PLAN.released.items():
         name:
             f"quantize_{_model}"
         output:
-            folders=[directory(f"{RESULTS}/{_model}/{b}/quantize/checkpoint") for b in _bits],
+            folders=[directory(local(f"{RESULTS}/{_model}/{b}/quantize/checkpoint")) for b in _bits],
             facts=[f"{RESULTS}/{_model}/{b}/quantize/checkpoint.json" for b in _bits],
-            source=f"{RESULTS}/{_model}/quantize/source.json",
+            source=local(f"{RESULTS}/{_model}/quantize/source.json"),
             audit=f"{RESULTS}/{_model}/source/audit/audit.parquet",
             tensors=f"{RESULTS}/{_model}/source/audit/tensors.parquet",
         log:

@@ -6,7 +6,7 @@ rule report:
     input:
         tables=[f"{RESULTS}/{name}.parquet" for name in PLAN.tables],
         config=f"{RESULTS}/config.yaml",
-        template=template_files(),
+        template=local(template_files()),
     output:
         f"reports/{STUDY}/index.html",
     log:

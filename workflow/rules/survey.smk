@@ -7,10 +7,10 @@ if PLAN.config["survey"]:
 
     rule survey:
         input:
-            folder=f"{CELL}/quantize/checkpoint",
+            folder=local(WEIGHTS),
             facts=f"{CELL}/quantize/checkpoint.json",
             prompts=prompt_table,
-            openings=f"{CELL}/scratch/probe/openings.json",
+            openings=local(f"{SCRATCH}/probe/openings.json"),
         output:
             **{name: f"{CELL}/survey/{name}.parquet" for name in PLAN.config["survey"]},
         log:

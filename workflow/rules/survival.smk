@@ -5,11 +5,11 @@
 
 rule survival:
     input:
-        folder=f"{CELL}/quantize/checkpoint",
+        folder=local(WEIGHTS),
         facts=f"{CELL}/quantize/checkpoint.json",
         prompts=prompt_table,
-        activations=f"{CELL}/scratch/probe/activations.npz",
-        selected=f"{CELL}/scratch/select/selected.json",
+        activations=local(f"{SCRATCH}/probe/activations.npz"),
+        selected=local(f"{SCRATCH}/select/selected.json"),
     output:
         table=f"{CELL}/survival/survival.parquet",
     log:

@@ -4,10 +4,10 @@
 
 rule train:
     input:
-        recipe=lambda w: PLAN.trained[w.model]["recipe"],
-        base=lambda w: base_recipe(PLAN.trained[w.model]["recipe"]),
+        recipe=lambda w: local(PLAN.trained[w.model]["recipe"]),
+        base=lambda w: local(base_recipe(PLAN.trained[w.model]["recipe"])),
     output:
-        directory(f"{RESULTS}/organisms/{{model}}"),
+        directory(local(f"{RESULTS}/organisms/{{model}}")),
     log:
         f"{RESULTS}/organisms/{{model}}.log",
     benchmark:

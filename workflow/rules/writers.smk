@@ -6,7 +6,7 @@ if PLAN.config["writers"]:
 
     rule writers:
         input:
-            writer_files(),
+            local(writer_files()),
         output:
             roundtrips=f"{RESULTS}/roundtrips.parquet",
             quantization=f"{RESULTS}/quantization.parquet",

@@ -55,9 +55,10 @@ def counted(behavior, judge_errors):
     return found | {"behavior_changes": adjusted(found["behavior_changes"])}
 
 
-def prompt_rows(records, read):
-    """The planned record of each prompt table with what is in it; `read`: those that were asked."""
-    tables = {path: read_prompts(path, paired=False) for path in read}
+def prompt_rows(records, asked):
+    """The planned record of each prompt table with what is in it; `asked`: where those lie that
+    were asked, by their planned paths (in a bucket's copy they differ)."""
+    tables = {planned: read_prompts(path, paired=False) for planned, path in asked.items()}
     for record in records:
         found, use = tables.get(record.pop("path")), record["prompt_table"]
         if found:
@@ -101,7 +102,8 @@ def cell_rows(records, checkpoints, found):
 with job(snakemake):
     config = dict(snakemake.params.config)
     where = provenance(config, study=config["study"], seed=str(config["seed"]))
-    rows = list(prompt_rows(snakemake.params.prompts, snakemake.input.prompts))
+    asked = dict(zip(snakemake.params.asked, snakemake.input.prompts, strict=True))
+    rows = list(prompt_rows(snakemake.params.prompts, asked))
     path = Path(snakemake.output.prompt_tables)
     write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     found = {}

@@ -44,7 +44,7 @@ def missing_bytes(models: list[ModelDisk], results: Path) -> tuple[int, int]:
 
     def left(model: ModelDisk, cells: dict[str, int]) -> int:
         place = results / model.model
-        done = {p for p in cells if (place / p / "quantize" / "checkpoint.json").is_file()}
+        done = {p for p in cells if (place / p / "quantize" / "checkpoint").is_dir()}
         return sum(size for p, size in cells.items() if p not in done)
 
     own = sum(left(m, m.quantized) for m in models)
