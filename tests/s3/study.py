@@ -6,6 +6,7 @@ where one is deleted, only what depends on it is made again. All folders are tem
 --folder names one.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -22,7 +23,7 @@ from standalone import REPORT, differing, final_bytes, fresh, main
 
 from phasescope import world
 
-BUCKET, PREFIX = "shared", "team"
+BUCKET, PREFIX, SECRET = "shared", "team", "a-key-that-nobody-shall-find"
 PROFILE = ("--workflow-profile", "profiles/s3")
 IN_BUCKET = (*PROFILE, "--default-storage-prefix", f"s3://{BUCKET}/{PREFIX}")
 COPIES = ".snakemake/storage"
@@ -74,11 +75,12 @@ class Bucket:
 @contextmanager
 def s3() -> Iterator[Bucket]:
     """A server on a free port of this machine, named in the environment as a user would."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # not a line a request
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:
         host, port = server.get_host_and_port()
-        access = (f"http://{host}:{port}", "nobody", "nothing")
+        access = (f"http://{host}:{port}", "nobody", SECRET)
         names = ("ENDPOINT_URL", "ACCESS_KEY", "SECRET_KEY")
         os.environ |= {f"SNAKEMAKE_STORAGE_S3_{n}": v for n, v in zip(names, access, strict=True)}
         yield Bucket(*access)
@@ -109,7 +111,11 @@ def check_nothing_to_do(project: Project, where: str) -> None:
 def check_same(bucket: Bucket, wanted: dict[str, bytes], when: str) -> None:
     wrong = differing(bucket.final_bytes(), wanted)
     assert not wrong, f"{when}: not the bytes of the local run: {wrong}"
-    print(f"{when}: {len(wanted)} tables and the report have the bytes of a local run", flush=True)
+    print(f"{when}: {len(wanted)} files have the bytes of a local run", flush=True)
+
+
+def written(folder: Path) -> Iterator[bytes]:
+    return (p.read_bytes() for p in folder.rglob("*") if p.is_file())
 
 
 def check_stays(project: Project, bucket: Bucket) -> None:
@@ -118,6 +124,8 @@ def check_stays(project: Project, bucket: Bucket) -> None:
     assert not sent, f"sent to the bucket: {sent}"
     kept = [str(p) for p in project.path("results").rglob("*.parquet")]
     assert not kept and not project.path(REPORT).exists(), f"not in the bucket: {kept}"
+    told = [*map(bucket.read, bucket.names()), *written(project.path(".snakemake"))]
+    assert not any(SECRET.encode() in content for content in told), "the key was written down"
     for name in ("quantize/checkpoint", "scratch/probe/activations.npz", "journal"):
         assert project.path(f"results/small/circuit/16/{name}").exists(), name
 
