@@ -485,3 +485,17 @@ def frontier(run=True):
             **extra,
         )
     return study
+
+
+def crowd(models=90):
+    """More models than a page can draw, every phase among them; of most only what they came to."""
+    study = SyntheticStudy(title="A crowd of models")
+    phases = [p for p in DECLARED_PHASES if p != "not_run"]
+    for n in range(models):
+        drawn, kind = n < 2, ("dense-hybrid", "moe-attention")[n % 2]
+        rows = {table: len(own) for table, own in study.rows.items()}
+        study.model(f"m{n:03}", [phases[n % 6]] * 2, architecture=kind, billion=1 + n, layers=2)
+        for table in study.rows if not drawn else ():
+            if table not in ("cells", "phases"):
+                del study.rows[table][rows[table] :]
+    return study

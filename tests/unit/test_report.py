@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from phasescope.cli import main
 from phasescope.comparisons import (
     across_models,
     behavior_rates,
@@ -32,6 +33,7 @@ from synthetic_study import (
     HOSTILE,
     POSITIONS,
     SyntheticStudy,
+    crowd,
     demo,
     frontier,
 )
@@ -110,7 +112,12 @@ def hostile(tmp_path_factory):
     return page_of(study, tmp_path_factory.mktemp("hostile"))
 
 
-@pytest.fixture(params=["small", "large", "empty", "hostile"])
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    return page_of(crowd(), tmp_path_factory.mktemp("many"))
+
+
+@pytest.fixture(params=["small", "large", "empty", "hostile", "many"])
 def page(request):
     return request.getfixturevalue(request.param)
 
@@ -288,6 +295,32 @@ def test_the_map_labels_every_cell(large):
         assert len(letters) == 27
         for architecture in ("dense-hybrid", "moe-hybrid", "moe-attention"):
             assert texts.count(PRETTY[architecture]) == 3
+
+
+def test_a_crowd_is_counted_and_every_cell_stays_in_the_table(many):
+    """If it failed, a thousand models would make a page that no browser opens, or lose some."""
+    sections = [a["id"] for a in many.all("section") if a["id"].startswith("model-")]
+    assert sections == [f"model-m{n:03}" for n in range(0, 12, 2)]
+    assert len([a for a in many.all("tr") if "data-phase" in a]) == 180
+    assert {f"model-m{n:03}" for n in range(90)} <= set(many.values("id"))
+    assert "sections of 6 of 90 models" in many.text and "84 more" in many.text
+    for fid in ("fig-phase-map", "fig-phase-map-narrow"):
+        assert "n = 180 cells of 90 models" in many.text
+        texts = re.findall(r"<text[^>]*>([^<]*)</text>", many.figure(fid))
+        assert set(PHASES) - {"not_run"} == {p for p in PHASES if PHASES[p].letter in texts}
+    assert many.text.count("8 more models") == 6  # of 15 a phase
+
+
+def test_sections_of_chosen_models(tmp_path, capsys):
+    """If it failed, most models of a large study could not be looked at."""
+    folder = crowd().write(tmp_path / "many")
+    page = tmp_path / "page.html"
+    assert main(["report", str(folder), "--models", "m001", "m089", "--output", str(page)]) == 0
+    sections = [a["id"] for a in Page(page.read_text()).all("section") if "model" in a["class"]]
+    assert sections == ["model-m001", "model-m089"]
+    page.unlink()
+    assert main(["report", str(folder), "--models", "m9", "--output", str(page)]) == 1
+    assert "no model m9" in capsys.readouterr().err and not page.exists()
 
 
 def test_every_panel_has_its_label(large):

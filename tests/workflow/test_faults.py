@@ -261,6 +261,68 @@ def test_killed_run_asks_for_no_answer_again(finished):
     assert table.read_bytes() == undisturbed
 
 
+@pytest.fixture
+def small_disk():
+    """The start of a command that mounts a disk of a few kB on a folder, for itself alone."""
+    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is missing (Linux: util-linux)")
+    if subprocess.run([*mount, "mount -t tmpfs none /mnt"], capture_output=True).returncode:
+        pytest.skip("this system lets nobody mount a disk of their own")
+    return [*mount, 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"']
+
+
+def test_a_full_disk_is_said_and_nothing_is_lost(project, small_disk):
+    """If it failed, a disk that filled up at night would leave half a table, which the next run
+    takes for a whole one, or would cost what was there already."""
+    table = "results/small/helpful-only/16/probe/probes.parquet"
+    assert project.snakemake(table).returncode == 0
+    whole, place = project.path(table).read_bytes(), project.path(table).parent
+    others = [p for p in place.parent.rglob("*.*") if "probe" not in p.parts]
+    kept = {p: p.read_bytes() for p in others}
+    project.path(table).unlink()
+    result = subprocess.run(
+        [*small_disk, "16k", place, *project.command(table)],
+        cwd=project.folder,
+        env=project.environment(),
+        capture_output=True,
+        text=True,
+    )
+    said = result.stdout + result.stderr
+    assert result.returncode != 0 and "No space left on device" in said, said
+    assert {p: p.read_bytes() for p in kept} == kept
+    assert project.snakemake(table).returncode == 0
+    assert project.path(table).read_bytes() == whole
+
+
+def as_others(command):
+    """A command for which permissions count: root's processes read whatever they like."""
+    powers = "-dac_override,-dac_read_search"
+    return ["setpriv", f"--bounding-set={powers}", *command] if os.geteuid() == 0 else command
+
+
+def test_an_unreadable_table_is_said_and_stays(finished):
+    """If it failed, a file that another user's run left would be thrown away as damaged."""
+    table = finished.path("results/small/circuit/16/probe/probes.parquet")
+    sound = table.read_bytes()
+    table.chmod(0)
+    finished.path("results/small/cells.parquet").unlink()
+    result = subprocess.run(
+        as_others(finished.command()),
+        cwd=finished.folder,
+        env=finished.environment(),
+        capture_output=True,
+        text=True,
+    )
+    table.chmod(0o644)
+    assert result.returncode != 0
+    said = result.stdout + result.stderr
+    line = next(x for x in said.splitlines() if x.startswith("phasescope: collect:"))
+    assert "probes.parquet" in line and "Permission denied" in line and "Traceback" not in said
+    assert table.read_bytes() == sound
+    assert finished.snakemake().returncode == 0
+
+
 def test_out_of_memory_is_tried_again_with_a_smaller_batch_and_said(project):
     """If it failed, a cell that a smaller batch would have saved is lost, or measured in batches
     that no table names."""

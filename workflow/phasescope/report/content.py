@@ -209,15 +209,8 @@ def provenance_rows(study: Study) -> list[dict]:
 
 def cell_rows(study: Study) -> list[dict]:
     """One row a cell: the weights that ran and the memory that was planned."""
-    columns = ["compute_dtype", "batch_size", "weights_from", "revision", "checkpoint_sha256"]
-    rows = []
-    for model in study.models:
-        for precision in (v["precision"] for v in model.verdicts):
-            cell = study.of("cells", model.id, precision)
-            if len(cell):
-                known = {c: next(iter(cell[c].dropna()), None) for c in columns}
-                rows.append(records(cell.head(1))[0] | known | {"of": model})
-    return rows
+    found = [(m, study.cell(m.id, v["precision"])) for m in study.models for v in m.verdicts]
+    return [row | {"of": model} for model, row in found if row]
 
 
 def commands(study: Study) -> list[str]:

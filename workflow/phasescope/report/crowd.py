@@ -57,7 +57,9 @@ def _panel(ax: Axes, models: list[Model], precision: str, edges: np.ndarray) -> 
         counts, _ = np.histogram([x for x, p in found if p == phase], edges)
         if counts.any():
             edge = MUTED if phase == "not_run" else look.color
-            ax.bar(centers, counts, 0.86 * width, floor, color=look.color, ec=edge, lw=0.7)
+            seen = counts > 0
+            look_of = {"color": look.color, "ec": edge, "lw": 0.7}
+            ax.bar(centers[seen], counts[seen], 0.86 * width, floor[seen], **look_of)
             stacks.append((look, counts, floor + counts / 2))
             floor = floor + counts
     top = max(1.0, floor.max())

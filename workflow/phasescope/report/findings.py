@@ -7,7 +7,7 @@ from phasescope.report import formats
 from phasescope.report.names import PHASES, pretty
 from phasescope.report.study import Model, Study, records, stages_of
 
-_MOST_NAMED = 12  # subjects of one clause
+_MOST_NAMED = 8  # subjects of one clause
 _TOLD = (
     "deletable_circuit",
     "reasoning_tangle",

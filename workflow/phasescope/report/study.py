@@ -114,15 +114,26 @@ class Study:
         return tuple(m for m in self.models if m.id in wanted) or self.models[:most]
 
     def _verdicts(self, model: str) -> list[dict]:
-        phases = self.of("phases", model)
-        cells = set(self.of("cells", model)["precision"]) | set(phases["precision"])
-        rows = {row["precision"]: row for row in records(phases)}
-        blank = dict.fromkeys(phases.columns) | {"model": model, "phase": "not_run"}
+        phases, cells = (self._rows[table].get(model, {}) for table in ("phases", "cells"))
+        blank = dict.fromkeys(self.tables["phases"].columns) | {"model": model, "phase": "not_run"}
         return [
-            rows.get(p) or blank | {"precision": p, "reason": self.why(model, p)}
+            phases.get(p) or blank | {"precision": p, "reason": self.why(model, p)}
             for p in PRECISIONS
-            if p in cells
+            if p in phases or p in cells
         ]
+
+    def cell(self, model: str, precision: str) -> dict | None:
+        """The row of a cell in the table `cells`."""
+        return self._rows["cells"].get(model, {}).get(precision)
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, dict[str, dict]]]:
+        """Rows of the tables of cells: by table, model and precision."""
+        found: dict = {"phases": {}, "cells": {}}
+        for table, by_model in found.items():
+            for row in records(self.tables[table]):
+                by_model.setdefault(row["model"], {})[row["precision"]] = row
+        return found
 
     @cached_property
     def _by_model(self) -> dict[str, dict[str, pd.DataFrame]]:
