@@ -30,7 +30,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --fork-str
 	bench-grades bench-scale chaos gguf test-gguf test-slurm test-s3 lock clean
 
 help:  ## show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/run.stamp  ## install what a run needs into .venv
 
