@@ -247,6 +247,7 @@ class Heretic:
                 dtypes=["float32"],
                 device_map="cpu",
                 batch_size=len(self.prompts),
+                seed=0,
             )
         )
         self.parameters = AbliterationParameters
@@ -301,7 +302,12 @@ def serve(side: str, folder: Path) -> None:
     for line in sys.stdin:
         task, kind = json.loads(line)
         start = time.process_time()
-        count = tasks[task](kind)
+        try:
+            count = tasks[task](kind)
+        except Exception as error:
+            said = f"{task}, {kind}: {type(error).__name__}: {error}"
+            print(json.dumps({"error": said}), flush=True)
+            return
         print(json.dumps({"rate": count / (time.process_time() - start)}), flush=True)
 
 
@@ -328,7 +334,10 @@ class Side:
         """Settings a second of one run of a task."""
         self.process.stdin.write(json.dumps([task, kind]) + "\n")
         self.process.stdin.flush()
-        return self._read()["rate"]
+        found = self._read()
+        if "rate" not in found:
+            sys.exit(f"{self.name}: {found['error']}")
+        return found["rate"]
 
     def close(self) -> None:
         self.process.stdin.close()

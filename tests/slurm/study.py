@@ -52,13 +52,16 @@ def spans(project: Project) -> dict[str, tuple[float, float]]:
 
 
 def check_apart(project: Project, memory_mb: int) -> int:
-    """How many pairs of jobs would have exceeded the node; AssertionError where two overlapped."""
+    """How many pairs of jobs of cells would have exceeded the node; AssertionError where two
+    overlapped."""
     needed = read_table(project.path(f"{RESULTS}/cells.parquet")).set_index("model")
     needed = needed["memory_needed_bytes"] / 1e6
     heavy = {
         name: span
         for name, span in spans(project).items()
-        if name.endswith(("probes.parquet", "selection.parquet", "coherence.parquet"))
+        if name.endswith(
+            ("/probe/probes.parquet", "/select/selection.parquet", "/cohere/coherence.parquet")
+        )
     }
     pairs = 0
     for (one, first), (other, second) in combinations(heavy.items(), 2):

@@ -30,6 +30,7 @@ from phasescope.model import (
     adapter_for,
     load_model,
     record,
+    recurrence,
     token_log_probabilities,
     writers,
 )
@@ -213,6 +214,7 @@ def test_stage_memory_bounds_what_stages_take(name, batch, prompt, answer):
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(copy.deepcopy(config)))
     mx.eval(model.parameters())
+    recurrence.install()
     lm = LanguageModel(model, _Tokenizer(), adapter_for(name), "float32")
     passes = Pass(batch, prompt, answer, prompt + answer, batch, metal=False)
     for function, peak in _measured(lm, batch, prompt, answer).items():

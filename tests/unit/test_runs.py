@@ -37,6 +37,21 @@ def test_the_second_run_is_told_of_the_first(tmp_path, monkeypatch, other):
     runs.hold("s", tmp_path).close()  # a killed run leaves no lock behind
 
 
+def test_files_from_the_future_are_set_back(tmp_path, capsys):
+    """If it failed, a study whose clock was set back by a day could not go on for a day."""
+    now, old = time.time(), time.time() - 1000
+    for name, when in {"a/late": now + 86_400, "a/later": now + 90_000, "a/old": old}.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        os.utime(path, (when, when))
+    assert runs.set_back(tmp_path, tmp_path / "no such folder") == 2
+    times = [(tmp_path / "a" / name).stat().st_mtime for name in ("late", "later", "old")]
+    assert times[0] == times[1] <= time.time() and times[2] == pytest.approx(old)
+    assert "2 files of the study were from the future" in capsys.readouterr().err
+    assert runs.set_back(tmp_path) == 0
+
+
 @pytest.mark.parametrize(
     "command", (["-n"], ["circuit", "--dry-run"], ["--report=x.html"], ["--lint"])
 )

@@ -25,6 +25,8 @@ WIDTH, TOP = 64, {"qwen3_5": 3, "qwen3_5_moe": 3, "minimax_m2": 2}
 TOLERANCE = 1e-4
 _rng = np.random.default_rng(3)
 SEQUENCES = [_rng.integers(6, 90, size=n).tolist() for n in (9, 6, 12, 9, 7)]
+# two ways to begin, as templates give them
+ALIKE = [SEQUENCES[i % 2][:5] + s[: 2 + i] for i, s in enumerate(SEQUENCES)]
 
 
 def _basis(seed, rank=1):
@@ -80,16 +82,17 @@ def test_a_sweep_equals_one_edit_at_a_time(models, model_bytes, name, data):
     lm = models[name]
     edits = data.draw(st.lists(_edits(name), min_size=1, max_size=4))
     batch, most = data.draw(st.sampled_from([2, 8])), data.draw(st.sampled_from([1, 3000, 2**22]))
+    sequences = data.draw(st.sampled_from([SEQUENCES, ALIKE, ALIKE[::2]]))
     before = model_bytes(lm.model)
     kept, sweeping.SWEEP_VALUES = sweeping.SWEEP_VALUES, most
     try:
-        found = dict(swept_logits(lm, edits, SEQUENCES, batch))
+        found = dict(swept_logits(lm, edits, sequences, batch))
     finally:
         sweeping.SWEEP_VALUES = kept
     assert sorted(found) == list(range(len(edits)))
     for i, edit in enumerate(edits):
         with applied(lm, edit):
-            wanted = next_token_logits(lm, SEQUENCES, batch)
+            wanted = next_token_logits(lm, sequences, batch)
         np.testing.assert_allclose(found[i], wanted, atol=TOLERANCE)
     assert model_bytes(lm.model) == before
 
@@ -126,6 +129,15 @@ def test_a_sweep_shares_what_lies_below_the_edits(models):
         lm.blocks[:] = blocks
     # the plain rows up to block 2, where the last edits begin; each edit above its own layer alone
     assert seen == [1, 1 + 2, 1 + 4, 6]
+
+
+def test_what_prompts_begin_with_is_read_once():
+    """If it failed, the words of a template would be read again for every prompt."""
+    shared = sweeping._common(ALIKE)
+    own = zip(shared.own, ALIKE, strict=True)
+    assert [shared.beginnings[i] + s[shared.length :] for i, s in own] == ALIKE
+    assert (shared.length, len(shared.beginnings)) == (5, 2)
+    assert sweeping._common(SEQUENCES).length == 0  # nothing in common
 
 
 @pytest.mark.parametrize("name", TOP)

@@ -23,6 +23,7 @@ try:
     PLAN = studies.plan_study(config, CONFIG_FILES)
     if workflow.is_main_process and not runs.only_looks(sys.argv):
         HELD = runs.hold(PLAN.config["study"])
+        runs.set_back(*(Path(top, PLAN.config["study"]) for top in ("results", "reports")))
 except PhasescopeError as error:
     raise WorkflowError(str(error)) from None
 

@@ -69,12 +69,20 @@ class View:
         """A table of this model and precision, narrowed once for all claims."""
         key = (table, self.model, precision)
         if key not in self._kept:
-            found = self.tables[table]
-            for column, value in (("model", self.model), ("precision", precision)):
-                if value is not None and column in found:
-                    found = found[found[column] == value]
+            found = self._of_model(table)
+            if precision is not None and "precision" in found:
+                found = found[found["precision"] == precision]
             self._kept[key] = found
         return self._kept[key]
+
+    def _of_model(self, table: str) -> pd.DataFrame:
+        """A table of this model; the whole of it is gone through once, for all models."""
+        found = self.tables[table]
+        if self.model is None or "model" not in found:
+            return found
+        if table not in self._kept:
+            self._kept[table] = dict(iter(found.groupby("model", sort=False)))
+        return self._kept[table].get(self.model, found.head(0))
 
     def design(self, *designs: str) -> pd.DataFrame:
         """Generated settings of designs, controls left out; NotRun for a design without any."""
@@ -114,10 +122,12 @@ class View:
 
     def evidence(self) -> Rows:
         """The rows that the classifier reads, of this cell; NotRun without a refusing baseline."""
-        found = evidence(self.rows("interventions"))
-        if found is None:
+        key = ("evidence", self.model, self.precision)
+        if key not in self._kept:
+            self._kept[key] = evidence(self.rows("interventions"))
+        if self._kept[key] is None:
             raise NotRun("no baseline was measured")
-        return found
+        return self._kept[key]
 
     def refusing(self) -> Rows:
         """As `evidence`; NotRun where too little is refused for a removal to be measured."""

@@ -1,13 +1,17 @@
 """Many edits in one walk up the model: what a sweep over layers and doses costs.
 
 An edit changes nothing below the first site that it acts on. So the plain prompts go up once; where
-an edit begins, its rows branch off, and from there on the rows of all edits share every pass.
+an edit begins, its rows branch off, and from there on the rows of all edits share every pass. What
+prompts begin with in common (templates, phrases) is read once an edit and not once a prompt: the
+first tokens of each kind go up first, and what the model keeps of them is shared out.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 import numpy as np
+from mlx_lm.models.cache import make_prompt_cache
 
 from phasescope.intervene.activations import ActivationEdit, Linear, no_padding
 from phasescope.intervene.edits import Edit, Touched, check_layers, hit, touch
@@ -93,12 +97,14 @@ def _last_hidden(lm, taps: list[Taps], sequences, batch_size: int) -> list[mx.ar
     pieces: list[list[mx.array]] = [[] for _ in taps]
     order: list[int] = []
     for places, chunk in by_length([(s,) for s in sequences], batch_size):
-        tokens = right_padded([s for (s,) in chunk])
-        ends = mx.array([len(s) - 1 for (s,) in chunk])[:, None, None]
-        at_once = _at_once(lm, tokens)
+        prompts = [s for (s,) in chunk]
+        shared = _common(prompts)
+        rest = right_padded([s[shared.length :] for s in prompts])
+        ends = mx.array([len(s) - shared.length - 1 for s in prompts])[:, None, None]
+        at_once = _at_once(lm, rest)
         for start in range(0, len(taps), at_once):
             group = taps[start : start + at_once]
-            hidden = _walk(lm, group, tokens)
+            hidden = _walk(lm, group, rest, shared)
             for k in range(len(group)):
                 rows = hidden[k * len(chunk) : (k + 1) * len(chunk)]
                 pieces[start + k].append(mx.take_along_axis(rows, ends, axis=1)[:, 0])
@@ -108,10 +114,62 @@ def _last_hidden(lm, taps: list[Taps], sequences, batch_size: int) -> list[mx.ar
     return [mx.concatenate(own)[back] for own in pieces]
 
 
-def _walk(lm, taps: list[Taps], tokens: mx.array) -> mx.array:
-    """Normed hidden states of every edit's rows (edits * batch, length, width)."""
-    prompts, begins = len(tokens), [_begin(t) for t in taps]
-    functions = {}
+@dataclass(frozen=True)
+class Common:
+    """What prompts begin with: the different beginnings (each `length` tokens) and, of each
+    prompt, which of them is its own."""
+
+    length: int
+    beginnings: list[list[int]]
+    own: list[int]
+
+
+def _common(prompts: Sequence[Sequence[int]]) -> Common:
+    """The beginning that leaves the fewest tokens to read. At least two tokens are read in either
+    pass: a pass of one token would look like an answer's to edits of the prompt alone."""
+    longest, best = max(map(len, prompts)), (0, [], [0] * len(prompts))
+    fewest = longest * len(prompts)
+    for length in range(2, min(map(len, prompts)) - 1):
+        place: dict[tuple[int, ...], int] = {}
+        own = [place.setdefault(tuple(s[:length]), len(place)) for s in prompts]
+        left = len(place) * length + len(prompts) * (longest - length)
+        if left < fewest:
+            fewest, best = left, (length, [list(b) for b in place], own)
+    return Common(*best)
+
+
+def _walk(lm, taps: list[Taps], tokens: mx.array, shared: Common | None = None) -> mx.array:
+    """Normed hidden states of every edit's rows (edits * batch, length, width); tokens: of each
+    prompt those after what it has in common with others."""
+    cache = None
+    if shared is not None and shared.length:
+        cache = make_prompt_cache(lm.model)
+        for layer in cache:
+            layer.step = shared.length  # key-value caches grow by so much: no more than needed
+        with tapped(lm, _by_edit(lm, taps, len(shared.beginnings))):
+            lm.stack(mx.array(shared.beginnings), cache=cache)
+        for layer in cache:
+            _share_out(layer, shared, tokens.shape[1])
+    with tapped(lm, _by_edit(lm, taps, len(tokens))):
+        return lm.stack(tokens, cache=cache)
+
+
+def _share_out(layer, shared: Common, more: int) -> None:
+    """Give each prompt's rows the state of its own beginning, in the rows of every edit."""
+    state = layer.cache if hasattr(layer, "cache") else [layer.keys, layer.values]
+    kinds, own = len(shared.beginnings), np.array(shared.own)
+    rows = mx.array((np.arange(len(state[0]) // kinds)[:, None] * kinds + own).ravel())
+    if hasattr(layer, "cache"):
+        layer.cache = [a[rows] for a in state]
+    else:
+        layer.keys, layer.values = (a[..., : layer.offset, :][rows] for a in state)
+        layer.step = more
+
+
+def _by_edit(lm, taps: list[Taps], prompts: int) -> dict[Site, Callable]:
+    """What lets the rows of every edit branch off where it begins, and edits them."""
+    begins = [_begin(t) for t in taps]
+    functions: dict[Site, Callable] = {}
     for layer in range(begins[0][0], len(lm.blocks)):
         for after in (False, True):
             new = begins.count((layer, after))
@@ -128,8 +186,7 @@ def _walk(lm, taps: list[Taps], tokens: mx.array) -> mx.array:
                 door = Site("residual" if after else "residual_before", layer)
                 grow = _branch(prompts, new, last=(layer, after) == begins[-1])
                 functions[door] = _chained(grow, functions.get(door))
-    with tapped(lm, functions):
-        return lm.final_hidden(tokens)
+    return functions
 
 
 def _branch(prompts: int, new: int, *, last: bool) -> Callable:

@@ -12,6 +12,7 @@ from phasescope.matrix.dimensions import Dimensions
 QUANTIZE_BYTES = 1.0e9  # interpreter, imports and the chunks that are read: whatever the model
 _INTERPRETER_BYTES = 0.8e9  # interpreter, libraries, tokenizer, tables
 _PREFILL_STEP = 2048  # tokens of a prompt that mlx-lm's batch generation runs at a time
+_CHUNK = 64  # tokens that the recurrence reads at once where it has no kernel
 _CACHE_STEP = 256  # its key-value cache grows by so many tokens
 _FLOAT32 = 4
 # a sweep runs so many values of the residual stream (rows * tokens * width) in one pass, or one
@@ -64,9 +65,11 @@ def activations(d: Dimensions, p: Pass, tokens: int) -> float:
     )
     fused = p.metal and d.head_dim in _FUSED_HEAD_DIMS
     written = 0 if fused or not d.attention_layers else 3 * p.batch * d.heads * tokens * tokens
-    # without the kernel the recurrence is a graph that holds the state after every token
-    state = p.batch * d.value_heads * d.key_dim * d.value_dim * _FLOAT32
-    states = state * (4 if p.metal else tokens + 6)
+    # without the kernel also a chunk's products of tokens with tokens, and rows by head
+    chunk, by_head = (0, 0) if p.metal else (min(tokens, _CHUNK), tokens)
+    each = 4 * d.key_dim * d.value_dim + 8 * chunk * chunk
+    each += by_head * (3 * d.key_dim + 5 * d.value_dim)
+    states = p.batch * d.value_heads * each * _FLOAT32
     return (rows * (stream + widest) + written) * p.float_bytes + states
 
 

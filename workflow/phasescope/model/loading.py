@@ -14,6 +14,7 @@ from mlx_lm.utils import load_model as load_weights
 
 from phasescope.checkpoint import check, model_type
 from phasescope.errors import PhasescopeError
+from phasescope.model import recurrence
 from phasescope.model.adapters import Adapter, adapter_for
 from phasescope.model.packing import Packed, packed_in
 
@@ -119,6 +120,7 @@ def load_any(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     if mx.metal.is_available():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
     else:
+        recurrence.install()
         model = to_float32(model)
     mx.eval(model.parameters())
     mx.clear_cache()  # what loading held, or an earlier model, is the next job's to use
