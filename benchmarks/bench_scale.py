@@ -1,8 +1,9 @@
-"""How planning, collecting, classifying and reporting grow with the cells of a study.
+"""How planning, collecting and reporting grow with the cells of a study.
 
 Synthetic tables of 10, 100, 1,000 and 3,000 cells through the workflow's own scripts: one row a
 size, as Markdown. Each step is a process of its own, and its peak memory is that process's.
-Processor seconds are what the process used, whatever else the machine did.
+Processor seconds are what the process used, whatever else the machine did. Phases are synthetic
+too: what classifying and judging take is computing, the same for every cell.
 
     python benchmarks/bench_scale.py [--cells 10 100 1000 3000] [--folder DIR]
 """
@@ -19,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "tests/workflow"), str(ROOT / "tests")]
-STEPS = ("plan", "collect", "classify", "report")
+STEPS = ("plan", "collect", "report")
 PRECISIONS = ("16", "8", "4")
 CONFIG = """
 study: scale
@@ -56,6 +57,7 @@ def write_sheet(folder: Path, models: int) -> None:
 
 def write_tables(folder: Path, models: int) -> None:
     """Tables of every cell as jobs leave them: those of a few synthetic models, under many ids."""
+    import pandas as pd
     from synthetic_study import SyntheticStudy
 
     from phasescope.tables import frame_of, write_table
@@ -68,14 +70,16 @@ def write_tables(folder: Path, models: int) -> None:
     where = {"compute_dtype": "float32", "batch_size": "16", "seed": "0"}
     for table, stage in stages.items():
         whole = frame_of(table, study.rows[table])
-        if table == "interventions":  # what the rule reads
-            whole = whole.assign(n_benign_finished=whole["n_benign"], n_benign_refusal=0)
         for precision in PRECISIONS:
             frame = whole[whole["precision"] == precision].reset_index(drop=True)
             for n in range(models):
                 own = frame.assign(model=f"m{n:04}")
                 place = folder / f"results/scale/m{n:04}/{precision}/{stage}"
                 write_table(place / f"{files.get(table, table)}.parquet", own, table, where)
+    phases = frame_of("phases", study.rows["phases"])
+    copies = [phases.assign(model=f"m{n:04}") for n in range(models)]
+    whole = pd.concat(copies, ignore_index=True)
+    write_table(folder / "results/scale/phases.parquet", whole, "phases", where)
     for n in range(models):
         for precision in PRECISIONS:
             facts = {"revision": f"{n:040x}", "sha256": "0" * 64, "weights_from": "synthetic"}
@@ -116,13 +120,8 @@ def step(name: str) -> None:
         "coherence": paths("cohere", "coherence"),
         "behavior": paths("cohere", "behavior"),
     }
-    if name == "classify":
-        given = {t: output[t] for t in ("cells", "interventions")}
-        given["thresholds"] = plan.config["thresholds"]
-        output = Named(table=output["phases"])
     params = {"config": plan.config, "cells": plan.records(), "prompts": plan.prompt_records}
-    params |= {"judge_errors": None, "dropped": plan.dropped(), "settings": {"seed": 0}}
-    params |= {"grading": plan.grading()}
+    params |= {"judge_errors": None, "dropped": plan.dropped(), "asked": given["prompts"]}
 
     class Given(Named):
         def get(self, key, default=()):
