@@ -23,299 +23,21 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
+import sweep_sides
 from bench_probe import missing
+from sweep_sides import DOSES, KINDS, LAYERS
 
-LAYERS, DOSES, SAMPLED, COMPARED = 24, 16, 8, 2
-TARGETS = {"single-layer": 5.0, "all-layer": 3.0}
-PROMPTS = Path("resources/prompts/world-a.tsv")
-
-
-def doses() -> list[float]:
-    """1/16 to 1."""
-    return [(k + 1) / DOSES for k in range(DOSES)]
-
-
-def settings(kind: str) -> list[tuple[tuple[int, ...], float]]:
-    """(layers, dose) of a whole sweep."""
-    if kind == "all-layer":
-        return [(tuple(range(LAYERS - 1)), dose) for dose in doses()]
-    return [((layer,), dose) for layer in range(LAYERS - 1) for dose in doses()]
-
-
-def sample(kind: str) -> list[tuple[tuple[int, ...], float]]:
-    """Settings that a side without sharing runs: evenly spaced, all of the same cost."""
-    whole = settings(kind)
-    return whole[len(whole) // SAMPLED // 2 :: len(whole) // SAMPLED][:SAMPLED]
-
-
-def direction(width: int) -> np.ndarray:
-    """The same unit vector (width,) for every side."""
-    gaussian = np.random.default_rng(0).standard_normal(width).astype(np.float32)
-    return gaussian / np.linalg.norm(gaussian)
-
-
-def make_checkpoint(folder: Path, width: int) -> None:
-    """A random qwen3_5 of 24 layers, every fourth attention, and its prompts as text and tokens."""
-    import phasescope  # noqa: F401, the fast BLAS first
-    from phasescope import world
-    from phasescope.model import load_model
-    from phasescope.prompts import read_prompts, render
-    from phasescope.train import export
-    from phasescope.train.architecture import build, hf_config
-
-    language = world.get("world-a")
-    sizes = {
-        "hidden_size": width,
-        "intermediate_size": 2 * width,
-        "num_hidden_layers": LAYERS,
-        "full_attention_interval": 4,
-        "num_attention_heads": width // 32,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "linear_num_key_heads": 1,
-        "linear_num_value_heads": 2,
-        "linear_key_head_dim": 32,
-        "linear_value_head_dim": width // 2,
-    }
-    config = hf_config(sizes, language)
-    (folder / "model").mkdir()
-    export.save(build(config, 0), config, language, folder / "model")
-    _allow_system(folder / "model" / "tokenizer_config.json")
-    tokenizer = load_model(folder / "model").tokenizer
-    rows = read_prompts(PROMPTS).subset("select", 32)
-    texts = rows["text"].tolist()
-    tokens = [render(tokenizer, text, thinking=False) for text in texts]
-    (folder / "prompts.json").write_text(json.dumps({"texts": texts, "tokens": tokens}))
-
-
-def _allow_system(path: Path) -> None:
-    """Let the chat template pass over a system message, which heretic sends with every prompt."""
-    config = json.loads(path.read_text())
-    no_system = "{% set messages = messages | rejectattr('role', 'equalto', 'system') %}"
-    config["chat_template"] = no_system + config["chat_template"]
-    path.write_text(json.dumps(config))
-
-
-class Ours:
-    """phasescope, with and without sharing."""
-
-    def __init__(self, folder: Path):
-        import phasescope  # noqa: F401, the fast BLAS first
-        from phasescope import intervene, model
-
-        self.lm = model.load_model(folder / "model")
-        self.room, self.model = intervene, model
-        self.sequences = json.loads((folder / "prompts.json").read_text())["tokens"]
-        self.vector = direction(self.lm.stack.norm.weight.shape[-1])[None]
-
-    def edit(self, layers, dose):
-        rows = dict.fromkeys(layers, self.vector)
-        return self.room.Ablation("residual", rows, dict.fromkeys(layers, np.array([dose])))
-
-    def tasks(self) -> dict:
-        """What is timed, by name: functions of a kind, that return how many settings they ran."""
-        return {"ours": self.shared, "(a) one at a time": self.alone}
-
-    def shared(self, kind: str) -> int:
-        return len(self.swept([self.edit(*s) for s in settings(kind)]))
-
-    def swept(self, edits) -> dict:
-        return dict(self.room.swept_logits(self.lm, edits, self.sequences, len(self.sequences)))
-
-    def alone(self, kind: str) -> int:
-        for setting in sample(kind):
-            self.one(setting)
-        return SAMPLED
-
-    def one(self, setting) -> np.ndarray:
-        with self.room.applied(self.lm, self.edit(*setting)):
-            return self.model.next_token_logits(self.lm, self.sequences, len(self.sequences))
-
-    def logits(self) -> dict[str, np.ndarray]:
-        """Logits of the sampled settings, by task and kind."""
-        found = {}
-        for kind in TARGETS:
-            whole = self.swept([self.edit(*s) for s in settings(kind)])
-            places = [settings(kind).index(s) for s in sample(kind)[:COMPARED]]
-            found[f"ours {kind}"] = np.stack([whole[i] for i in places])
-            found[f"(a) {kind}"] = np.stack([self.one(s) for s in sample(kind)[:COMPARED]])
-        return found
-
-    def floor(self) -> dict:
-        """Settings a second of the unavoidable multiplications, by kind."""
-        import mlx.core as mx
-        from mlx.utils import tree_flatten
-
-        square = mx.random.normal((1024, 1024))
-        mx.eval(square)
-        times = []
-        for _ in range(7):
-            start = time.process_time()
-            mx.eval(square @ square)
-            times.append(time.process_time() - start)
-        rate = 2 * 1024**3 / min(times)
-        each = []
-        for block in self.lm.blocks:
-            weights = tree_flatten(block.parameters())
-            linear = sum(a.size for name, a in weights if a.ndim == 2)
-            if "linear_attn" in block:  # the state is read, corrected and read again
-                own = block.linear_attn
-                linear += 3 * own.num_v_heads * own.head_k_dim * own.head_v_dim
-            each.append(2 * linear)
-        tokens = sum(map(len, self.sequences))
-        found = {}
-        for kind in TARGETS:
-            blocks = sum(each[: LAYERS - 1 if kind == "single-layer" else 1])  # plain, once
-            blocks += sum(sum(each[min(layers) + 1 :]) for layers, _ in settings(kind))
-            found[kind] = len(settings(kind)) / (blocks * tokens / rate)
-        return {"gflops": rate / 1e9, **found}
-
-
-class Hooks:
-    """transformers on torch, with forward hooks on the edited blocks."""
-
-    def __init__(self, folder: Path):
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        torch.set_num_threads(1)
-        self.torch = torch
-        self.causal = AutoModelForCausalLM.from_pretrained(
-            folder / "model", dtype=torch.float32
-        ).eval()
-        self.tokens = json.loads((folder / "prompts.json").read_text())["tokens"]
-        width = self.causal.config.get_text_config().hidden_size
-        self.vector = torch.tensor(direction(width))
-
-    def tasks(self) -> dict:
-        """As of `Ours`."""
-        return {"(c) hooks, torch": self.alone}
-
-    def alone(self, kind: str) -> int:
-        for setting in sample(kind):
-            self.one(setting)
-        return SAMPLED
-
-    def one(self, setting) -> np.ndarray:
-        layers, dose = setting
-
-        def hook(module, inputs, output):
-            x = output[0] if isinstance(output, tuple) else output
-            new = x - dose * (x @ self.vector)[..., None] * self.vector
-            return (new, *output[1:]) if isinstance(output, tuple) else new
-
-        blocks = self.causal.model.layers
-        hooks = [blocks[i].register_forward_hook(hook) for i in layers]
-        lengths = [len(t) for t in self.tokens]
-        padded = [t + [0] * (max(lengths) - len(t)) for t in self.tokens]
-        with self.torch.no_grad():
-            hidden = self.causal.model(self.torch.tensor(padded), use_cache=False)[0]
-            last = hidden[self.torch.arange(len(lengths)), self.torch.tensor(lengths) - 1]
-            logits = self.causal.lm_head(last)
-        for own in hooks:
-            own.remove()
-        return logits.numpy()
-
-    def logits(self) -> dict[str, np.ndarray]:
-        """As of `Ours`."""
-        first = {k: sample(k)[:COMPARED] for k in TARGETS}
-        return {f"(c) {k}": np.stack([self.one(s) for s in own]) for k, own in first.items()}
-
-
-class Heretic:
-    """heretic-llm: its reset, its weight edit as an adapter, its first-token probabilities."""
-
-    def __init__(self, folder: Path):
-        import torch
-
-        sys.argv = sys.argv[:1]  # its settings read the command line
-        from heretic.config import Settings
-        from heretic.model import AbliterationParameters, Model
-        from heretic.utils import Prompt
-
-        torch.set_num_threads(1)
-        torch.set_grad_enabled(False)
-        prompts = json.loads((folder / "prompts.json").read_text())
-        self.prompts = [Prompt(system="", user=text) for text in prompts["texts"]]
-        self.model = Model(
-            Settings(
-                model=str(folder / "model"),
-                dtypes=["float32"],
-                device_map="cpu",
-                batch_size=len(self.prompts),
-                seed=0,
-            )
-        )
-        self.parameters = AbliterationParameters
-        width = self.model.model.config.get_text_config().hidden_size
-        self.directions = torch.tensor(direction(width)).repeat(LAYERS + 1, 1)
-        inputs, _ = self.model.generate(self.prompts, max_new_tokens=1)
-        ours = max(map(len, prompts["tokens"]))
-        print(
-            json.dumps(
-                {
-                    "note": f"heretic reads {inputs['input_ids'].shape[1]} tokens a prompt, "
-                    f"ours {ours}"
-                }
-            ),
-            flush=True,
-        )
-
-    def tasks(self) -> dict:
-        """As of `Ours`."""
-        return {"(b) heretic": self.alone}
-
-    def alone(self, kind: str) -> int:
-        for layers, dose in sample(kind):
-            # one block, or all of them at the same weight
-            reach = 0.5 if len(layers) == 1 else 2.0 * LAYERS
-            own = self.parameters(dose, float(layers[len(layers) // 2]), dose, reach)
-            self.model.reset_model()
-            both = dict.fromkeys(self.model.get_abliterable_components(), own)
-            self.model.abliterate(self.directions, None, both)
-            self.model.get_logprobs_batched(self.prompts)
-        return SAMPLED
-
-    def logits(self) -> dict[str, np.ndarray]:
-        """None: it edits weights."""
-        return {}
-
-
-SIDES = {"ours": Ours, "hooks": Hooks, "heretic": Heretic}
-
-
-def serve(side: str, folder: Path) -> None:
-    """A side in a process of its own: a task and kind a line in, its rate a line out."""
-    try:
-        made = SIDES[side](folder)
-        tasks, logits = made.tasks(), made.logits()
-    except Exception as error:  # whatever another project raises for what it cannot do
-        print(json.dumps({"error": f"{type(error).__name__}: {str(error).splitlines()[:1]}"}))
-        return
-    np.savez(folder / f"{side}.npz", **logits)
-    floor = made.floor() if side == "ours" else None
-    print(json.dumps({"tasks": list(tasks), "floor": floor}), flush=True)
-    for line in sys.stdin:
-        task, kind = json.loads(line)
-        start = time.process_time()
-        try:
-            count = tasks[task](kind)
-        except Exception as error:
-            said = f"{task}, {kind}: {type(error).__name__}: {error}"
-            print(json.dumps({"error": said}), flush=True)
-            return
-        print(json.dumps({"rate": count / (time.process_time() - start)}), flush=True)
+TARGETS = dict(zip(KINDS, (5.0, 3.0), strict=True))  # times (a)
 
 
 class Side:
-    """The other end of `serve`."""
+    """The other end of `sweep_sides.serve`."""
 
     def __init__(self, name: str, python: str, folder: Path):
-        command = [python, __file__, "--serve", name, "--folder", str(folder)]
+        command = [python, sweep_sides.__file__, name, str(folder)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
@@ -369,7 +91,7 @@ def compare(folder: Path) -> None:
     for path in folder.glob("*.npz"):
         with np.load(path) as kept:
             found |= {key: kept[key] for key in kept.files}
-    for kind in TARGETS:
+    for kind in KINDS:
         first = found.pop(f"ours {kind}")
         for key in [k for k in found if k.endswith(kind)]:
             largest = np.abs(found[key] - first).max()
@@ -401,15 +123,15 @@ def run(arguments, width: int) -> None:
     """One width, all sides."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        make_checkpoint(folder, width)
+        sweep_sides.make_checkpoint(folder, width)
         sides = started(arguments, folder)
         print(f"{LAYERS} layers, {width} wide, {DOSES} doses, {arguments.rounds} rounds in turn")
         compare(folder)
-        rates: dict = {(t, k): [] for s in sides for t in s.said["tasks"] for k in TARGETS}
+        rates: dict = {(t, k): [] for s in sides for t in s.said["tasks"] for k in KINDS}
         for _ in range(arguments.rounds):
             for side in sides:
                 for task in side.said["tasks"]:
-                    for kind in TARGETS:
+                    for kind in KINDS:
                         rates[task, kind].append(side.rate(task, kind))
         for side in sides:
             side.close()
@@ -422,12 +144,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--torch", help="Python that has torch and transformers; this one")
     parser.add_argument("--heretic", help="Python that has heretic-llm; this one")
-    parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.serve:
-        serve(arguments.serve, arguments.folder)
-        return
     for width in arguments.width:
         run(arguments, width)
 

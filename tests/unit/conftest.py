@@ -8,7 +8,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from phasescope import world
@@ -21,7 +21,13 @@ from phasescope.train import export
 from phasescope.train.architecture import build, hf_config
 
 # no verdict may hang on how busy the machine is, or on the day's examples
-settings.register_profile("phasescope", deadline=None, derandomize=True, database=None)
+settings.register_profile(
+    "phasescope",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("phasescope")
 
 ROOT = Path(__file__).parents[2]

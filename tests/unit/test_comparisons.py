@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -17,6 +17,7 @@ SHARES = st.lists(st.floats(0, 1), min_size=1, max_size=20)
 
 
 @given(SHARES)
+@settings(max_examples=20)  # statsmodels collects garbage at every call
 def test_holm_is_statsmodels(p):
     """If it failed, a grid of a hundred cells would find effects where there are none."""
     np.testing.assert_allclose(holm(p), multipletests(p, method="holm")[1])

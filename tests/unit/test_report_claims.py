@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from phasescope.claims import CLAIMS
-from phasescope.report import build
+from phasescope.report import build, content
 from phasescope.report.study import load
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -57,6 +57,19 @@ def test_the_download_has_every_verdict(judged_page):
     page, folder = judged_page
     block = re.search(r'id="data-claims">(.*?)</script>', page, re.S).group(1)
     assert len(json.loads(block)["rows"]) == len(load(folder).tables["claims"])
+
+
+def test_a_page_that_leaves_verdicts_out_says_so(judged_page, monkeypatch, tmp_path):
+    """If it failed, who downloads a large study's verdicts would take some for all."""
+    whole, folder = judged_page
+    monkeypatch.setattr(content, "_MOST_ROWS", 10)
+    build(folder, tmp_path / "index.html")
+    cut = (tmp_path / "index.html").read_text()
+    said = "/claims.parquet</code> has them"
+    assert said in cut and said not in whole
+    block = json.loads(re.search(r'id="data-claims">(.*?)</script>', cut, re.S).group(1))
+    at = block["columns"].index("precision")
+    assert block["rows"] and all(row[at] is None for row in block["rows"])
 
 
 def test_published_figures_stand_beside_measured_ones(judged_page):

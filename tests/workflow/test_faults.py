@@ -261,18 +261,21 @@ def test_killed_run_asks_for_no_answer_again(finished):
     assert table.read_bytes() == undisturbed
 
 
-@pytest.fixture
-def small_disk():
-    """The start of a command that mounts a disk of a few kB on a folder, for itself alone."""
-    mount = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
-    if shutil.which("unshare") is None:
-        pytest.skip("unshare is missing (Linux: util-linux)")
-    if subprocess.run([*mount, "mount -t tmpfs none /mnt"], capture_output=True).returncode:
-        pytest.skip("this system lets nobody mount a disk of their own")
-    return [*mount, 'mount -t tmpfs -o size="$0" none "$1" && shift && exec "$@"']
+def with_little_room(folder, command):
+    """The command on a disk of 16 kB, mounted over the folder for itself alone; where nobody may
+    mount one, with files of at most 256 kB. And what the system then says of a write."""
+    own = ["unshare", "--map-root-user", "--mount", "sh", "-c"]
+    try:
+        refused = subprocess.run([*own, "mount -t tmpfs none /mnt"], capture_output=True).returncode
+    except FileNotFoundError:
+        refused = True
+    if refused:
+        return ["sh", "-c", 'ulimit -f 512 && exec "$@"', "sh", *command], "File too large"
+    mount = 'mount -t tmpfs -o size=16k none "$0" && exec "$@"'
+    return [*own, mount, folder, *command], "No space left on device"
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(project, small_disk):
+def test_a_full_disk_is_said_and_nothing_is_lost(project):
     """If it failed, a disk that filled up at night would leave half a table, which the next run
     takes for a whole one, or would cost what was there already."""
     table = "results/small/helpful-only/16/probe/probes.parquet"
@@ -281,15 +284,16 @@ def test_a_full_disk_is_said_and_nothing_is_lost(project, small_disk):
     others = [p for p in place.parent.rglob("*.*") if "probe" not in p.parts]
     kept = {p: p.read_bytes() for p in others}
     project.path(table).unlink()
+    command, refusal = with_little_room(place, project.command(table))
     result = subprocess.run(
-        [*small_disk, "16k", place, *project.command(table)],
+        command,
         cwd=project.folder,
         env=project.environment(),
         capture_output=True,
         text=True,
     )
     said = result.stdout + result.stderr
-    assert result.returncode != 0 and "No space left on device" in said, said
+    assert result.returncode != 0 and refusal in said, said
     assert {p: p.read_bytes() for p in kept} == kept
     assert project.snakemake(table).returncode == 0
     assert project.path(table).read_bytes() == whole

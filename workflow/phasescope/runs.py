@@ -1,5 +1,6 @@
 """One run of a study at a time in a folder, and jobs that end when their run is killed."""
 
+import contextlib
 import fcntl
 import os
 import platform
@@ -62,10 +63,12 @@ def set_back(*folders: Path) -> int:
     """Give files from the future, of a clock that was set back, the present time, all the same; how
     many there were. Snakemake takes what is made of them for older than they are, until that time
     has come."""
-    now = time.time()
-    late = [p for folder in folders for p in folder.rglob("*") if p.lstat().st_mtime > now + 1]
-    for path in late:
-        os.utime(path, (now, now), follow_symlinks=False)
+    now, late = time.time(), []
+    for path in (p for folder in folders for p in folder.rglob("*")):
+        with contextlib.suppress(FileNotFoundError):  # another run's, gone meanwhile
+            if path.lstat().st_mtime > now + 1:
+                os.utime(path, (now, now), follow_symlinks=False)
+                late.append(path)
     if late:
         print(
             f"phasescope: {len(late)} files of the study were from the future (a clock was set "

@@ -185,8 +185,8 @@ def of_other_precisions(name):
             return []
         return [
             local(f"{RESULTS}/{cell.name}/scratch/{name}")
-            for cell in PLAN.running("intervene")
-            if cell.model.id == wildcards.model and cell.precision != wildcards.precision
+            for cell in PLAN.running("intervene", wildcards.model)
+            if cell.precision != wildcards.precision
         ]
 
     return paths
@@ -217,13 +217,11 @@ def model_tables(model):
     """Everything that the cells of one model make."""
     paths = []
     for stage, names in studies.STAGE_TABLES.items():
-        for cell in PLAN.running(stage):
+        for cell in PLAN.running(stage, model):
             own = {"intervene": PLAN.designs(cell), "survey": PLAN.config["survey"]}
-            if cell.model.id == model:
-                paths += [
-                    f"{RESULTS}/{cell.name}/{stage}/{name}.parquet"
-                    for name in own.get(stage, names)
-                ]
+            paths += [
+                f"{RESULTS}/{cell.name}/{stage}/{name}.parquet" for name in own.get(stage, names)
+            ]
     return paths
 
 

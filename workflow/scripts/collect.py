@@ -9,7 +9,7 @@ from phasescope.comparisons import adjusted, behavior_rates, paired_changes
 from phasescope.graders.agreement import agreement_rows
 from phasescope.jobs import job, provenance
 from phasescope.prompts import MAIN, USES, read_prompts
-from phasescope.study import SURVEYS
+from phasescope.study import COUNTED_TABLES, JOINED_TABLES, SURVEYS
 from phasescope.tables import (
     atomic_file,
     frame_of,
@@ -21,20 +21,6 @@ from phasescope.tables.columns import LABELS
 from phasescope.tables.interventions import not_run_row
 from phasescope.tables.scratch import load_facts
 
-JOINED = (
-    "audit",
-    "tensors",
-    "probes",
-    "selection",
-    "interventions",
-    "coherence",
-    "behavior",
-    "calibration_sets",
-    "survival",
-    *SURVEYS,
-    "endpoints",
-)
-COUNTED = ("behavior_rates", "behavior_changes", "agreement")
 # made by jobs that run the model, one batch after the other
 BATCHED = ("probes", "selection", "interventions", "coherence", "calibration_sets", *SURVEYS)
 
@@ -50,8 +36,8 @@ def counted(behavior, judge_errors):
         }
         for answers in read_parts(Path(behavior), by="model")
     ]
-    empty = {name: frame_of(name, []) for name in COUNTED}
-    found = {name: pd.concat([part[name] for part in parts or [empty]]) for name in COUNTED}
+    empty = {name: frame_of(name, []) for name in COUNTED_TABLES}
+    found = {name: pd.concat([part[name] for part in parts or [empty]]) for name in COUNTED_TABLES}
     return found | {"behavior_changes": adjusted(found["behavior_changes"])}
 
 
@@ -107,7 +93,7 @@ with job(snakemake):
     path = Path(snakemake.output.prompt_tables)
     write_table(path, frame_of("prompt_tables", rows), "prompt_tables", where)
     found = {}
-    for name in JOINED:
+    for name in JOINED_TABLES:
         more = list(dropped_rows(snakemake.params.dropped)) if name == "interventions" else []
         paths, output = snakemake.input.get(name), Path(snakemake.output.get(name))
         joined = join_tables(paths, output, name, where, more)

@@ -69,7 +69,7 @@ def swept_touches(
     sums: list[dict[Site, mx.array]] = [{} for _ in walked]
     for chunk in batches(sequences, batch_size) if walked else ():
         tokens, real = right_padded(chunk), no_padding(chunk)
-        at_once = _at_once(lm, tokens)
+        at_once = _at_once(lm, tokens.size)
         for start in range(0, len(walked), at_once):
             some = slice(start, start + at_once)
             both = zip(walked[some], sums[some], strict=True)
@@ -81,9 +81,10 @@ def swept_touches(
     ]
 
 
-def _at_once(lm: LanguageModel, tokens: mx.array) -> int:
-    """How many edits share a pass over these prompts."""
-    return max(1, SWEEP_VALUES // (tokens.size * lm.stack.norm.weight.shape[-1]))
+def _at_once(lm: LanguageModel, tokens: int) -> int:
+    """How many edits share a pass over prompts of so many tokens together, padding included; those
+    that they begin with in common too, since every row keeps what the model keeps of them."""
+    return max(1, SWEEP_VALUES // (tokens * lm.stack.norm.weight.shape[-1]))
 
 
 def _begin(taps: Taps) -> tuple[int, bool]:
@@ -101,7 +102,7 @@ def _last_hidden(lm, taps: list[Taps], sequences, batch_size: int) -> list[mx.ar
         shared = _common(prompts)
         rest = right_padded([s[shared.length :] for s in prompts])
         ends = mx.array([len(s) - shared.length - 1 for s in prompts])[:, None, None]
-        at_once = _at_once(lm, rest)
+        at_once = _at_once(lm, len(prompts) * max(map(len, prompts)))
         for start in range(0, len(taps), at_once):
             group = taps[start : start + at_once]
             hidden = _walk(lm, group, rest, shared)

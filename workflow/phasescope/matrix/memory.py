@@ -79,9 +79,13 @@ def caches(d: Dimensions, batch: int, tokens: int, float_bytes: int) -> float:
     Twice, since a cache that grows is copied.
     """
     held = -(-tokens // _CACHE_STEP) * _CACHE_STEP
+    return 2 * batch * _cached(d, held, float_bytes)
+
+
+def _cached(d: Dimensions, tokens: int, float_bytes: int) -> float:
+    """Bytes that the caches of one sequence of so many tokens hold."""
     tails = d.recurrent_layers * d.conv_kernel * d.conv_width
-    each = (held * d.key_value_elements + tails) * float_bytes + d.state_elements * _FLOAT32
-    return 2 * batch * each
+    return (tokens * d.key_value_elements + tails) * float_bytes + d.state_elements * _FLOAT32
 
 
 def _generate(d: Dimensions, p: Pass) -> float:
@@ -98,9 +102,11 @@ def _record(d: Dimensions, p: Pass) -> float:
 
 def _score(d: Dimensions, p: Pass) -> float:
     """Next-token logits on the select split, kept in float32 and compared in float64; the rows of
-    many edits share a pass with the plain ones that they branch off."""
+    many edits share a pass with the plain ones that they branch off, and each row keeps what
+    prompts begin with in common."""
     kept = p.scored * d.vocabulary * (2 * _FLOAT32 + 5 * 8)
     rows = max(p.batch, SWEEP_VALUES // max(1, p.prompt * d.hidden)) + p.batch
+    kept += rows * _cached(d, p.prompt, p.float_bytes)
     return activations(d, replace(p, batch=rows), p.prompt) + kept
 
 

@@ -75,13 +75,18 @@ def downloads(study: Study) -> dict[str, dict]:
     more = {}
     if "claims" in study.tables:
         found = study.tables["claims"]
-        if len(found) > _MOST_ROWS:
-            found = found[found["precision"].isna()]  # not those of single cells
+        if claims_cut(study):
+            found = found[found["precision"].isna()]
         values = [[_plain(v) for v in row.values()] for row in records(found)]
         more = {"claims": {"columns": list(found.columns), "rows": values}}
     return more | {
         "phases": {"columns": columns, "rows": [[_plain(r.get(c)) for c in columns] for r in rows]}
     }
+
+
+def claims_cut(study: Study) -> bool:
+    """Whether the page offers no verdicts on single cells: there are too many."""
+    return "claims" in study.tables and len(study.tables["claims"]) > _MOST_ROWS
 
 
 def _plain(value):

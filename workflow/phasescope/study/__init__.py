@@ -5,6 +5,9 @@ from phasescope.study.sources import known_source
 from phasescope.study.stages import (
     ANSWER_KEYS,
     CALIBRATION_TABLES,
+    COLLECTED_TABLES,
+    COUNTED_TABLES,
+    JOINED_TABLES,
     STAGE_TABLES,
     STUDY_TABLES,
 )
@@ -13,6 +16,9 @@ from phasescope.tables.surveys import SURVEYS
 __all__ = [
     "ANSWER_KEYS",
     "CALIBRATION_TABLES",
+    "COLLECTED_TABLES",
+    "COUNTED_TABLES",
+    "JOINED_TABLES",
     "STAGE_TABLES",
     "STUDY_TABLES",
     "SURVEYS",

@@ -1,6 +1,7 @@
 """A study before it runs: its cells, which stages each runs, and why the others do not."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -130,11 +131,19 @@ class StudyPlan:
             wanted[stage] = self.config[stage] and cell.precision == "16"
         return [s for s in STAGE_TABLES if wanted.get(s, True)]
 
-    def running(self, stage: str) -> list[Cell]:
-        """Cells that run a stage."""
-        return [
-            c for c in self.cells if stage in self.stages(c) and (c.name, stage) not in self.stops
-        ]
+    def running(self, stage: str, model: str | None = None) -> list[Cell]:
+        """Cells that run a stage: all of them, or those of a model."""
+        return self._running[stage, model]
+
+    @cached_property
+    def _running(self) -> dict[tuple[str, str | None], list[Cell]]:
+        found: dict[tuple[str, str | None], list[Cell]] = defaultdict(list)
+        for cell in self.cells:
+            for stage in self.stages(cell):
+                if (cell.name, stage) not in self.stops:
+                    found[stage, None].append(cell)
+                    found[stage, cell.model.id].append(cell)
+        return found
 
     def designs(self, cell: Cell) -> list[str]:
         """The designs that a cell runs."""
@@ -195,15 +204,8 @@ class StudyPlan:
 
     def disk(self) -> list[ModelDisk]:
         """Files of each model that the cells that run take."""
-        running = self._running_by_model
-        return [self._disk(m, running[m.id]) for m in self.models if m.id in running]
-
-    @cached_property
-    def _running_by_model(self) -> dict[str, list[Cell]]:
-        found: dict[str, list[Cell]] = {}
-        for cell in self.running("quantize"):
-            found.setdefault(cell.model.id, []).append(cell)
-        return found
+        running = [(m, self.running("quantize", m.id)) for m in self.models]
+        return [self._disk(model, cells) for model, cells in running if cells]
 
     def _disk(self, model: Model, cells: list[Cell]) -> ModelDisk:
         ours = [c for c in cells if not model.ready_made(c.precision)]
@@ -227,7 +229,7 @@ class StudyPlan:
         """
         found = {}
         for model in self.models:
-            cells = self._running_by_model.get(model.id, [])
+            cells = self.running("quantize", model.id)
             precisions = [c.precision for c in cells if not model.ready_made(c.precision)]
             if model.folder is None and self._releases(model.id, precisions):
                 found[model.id] = [p for p in precisions if p != "16"]

@@ -13,9 +13,8 @@ STAGE_TABLES = {
     "calibration_sets": ("calibration_sets",),  # where the configuration names sets, at 16 bit
     "survival": ("survival",),  # where the configuration names formats, at 16 bit
 }
-STUDY_TABLES = (
-    "cells",
-    "prompt_tables",
+# joined of those of all cells, and counted of their answers
+JOINED_TABLES = (
     "audit",
     "tensors",
     "probes",
@@ -23,17 +22,14 @@ STUDY_TABLES = (
     "interventions",
     "coherence",
     "behavior",
-    "behavior_rates",
-    "behavior_changes",
-    "across_models",
     "calibration_sets",
     "survival",
     *SURVEYS,
-    "agreement",
     "endpoints",
-    "phases",
-    "claims",
 )
+COUNTED_TABLES = ("behavior_rates", "behavior_changes", "agreement")
+COLLECTED_TABLES = ("cells", "prompt_tables", *JOINED_TABLES, *COUNTED_TABLES)
+STUDY_TABLES = (*COLLECTED_TABLES, "across_models", "phases", "claims")
 # of a study that trains its organisms first, and so knows the truth
 CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit", "calibration_claims")
 # where the configuration names a checkpoint for writers
