@@ -87,7 +87,15 @@ def test_a_language_without_grader_is_probed_only(project):
     assert not found.running("intervene")
 
 
-@pytest.mark.parametrize(("skip", "left"), [("small", []), ("small/8", ["small/16", "small/4"])])
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        ("small", []),
+        ("small/8", ["small/16", "small/4"]),
+        ("sm*/[84]", ["small/16"]),
+        ("s*", []),
+    ],
+)
 def test_skip_leaves_out_models_and_cells(project, skip, left):
     """If it failed, a cell that was switched off would run all the same."""
     found = planned(skip=[skip])
@@ -130,6 +138,7 @@ def test_edits_are_followed_where_formats_are_named_from_16_bit(project):
 
 FAULTS = {
     "skip of no model": ({"skip": ["smal"]}, r"c\.yaml: key 'skip': no such model or cell 'smal'"),
+    "skip of no pattern": ({"skip": ["*/2"]}, r"no such model or cell '\*/2'"),
     "skip of no cell": ({"skip": ["small/8"], "precisions": [16]}, r"no such model or cell"),
     "no such model": (
         {"models": ["tiny"]},

@@ -1,6 +1,7 @@
 """What a configuration must be before anything runs."""
 
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from phasescope.chat import Endpoint
@@ -12,15 +13,22 @@ from phasescope.prompts import Chosen, Named, PromptTable
 from phasescope.world import WORLDS
 
 
-def check_skip(config: dict, models: list[Model], where: str) -> None:
-    """What is left out must be a model or cell of the study."""
-    cells = {f"{m.id}/{p}" for m in models for p in config["precisions"]}
+def skipped(config: dict, models: list[Model], where: str) -> set[str]:
+    """Names of the cells that are left out, by models, cells, or patterns of them (`m-*/[84]`).
+
+    Raises PhasescopeError for a name or pattern of none.
+    """
+    cells = {f"{m.id}/{p}": m.id for m in models for p in config["precisions"]}
+    found = set()
     for name in config["skip"]:
-        if name not in cells and name not in {m.id for m in models}:
+        own = {c for c, model in cells.items() if fnmatchcase(c, name) or fnmatchcase(model, name)}
+        if not own:
             raise PhasescopeError(
                 f"{where}: key 'skip': no such model or cell {name!r}; models: "
                 f"{', '.join(m.id for m in models)}"
             )
+        found |= own
+    return found
 
 
 def check_16_bit(config: dict, where: str) -> None:

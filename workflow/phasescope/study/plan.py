@@ -25,8 +25,8 @@ from phasescope.study.checks import (
     check_16_bit,
     check_endpoints,
     check_judge,
-    check_skip,
     lengths_of,
+    skipped,
 )
 from phasescope.study.sources import known_source
 from phasescope.study.stages import (
@@ -298,6 +298,7 @@ def _some(names: list[str], most: int = 4) -> str:
 
 def _stops(
     cells: list[Cell],
+    left_out: set[str],
     config: dict,
     prompts: dict[str, str],
     tables: dict[str, PromptTable | Named],
@@ -306,7 +307,7 @@ def _stops(
     stops = {}
     for cell in cells:
         reason = None
-        if cell.model.id in config["skip"] or cell.name in config["skip"]:
+        if cell.name in left_out:
             reason = "left out by the configuration (key 'skip')"
         elif cell.model.id not in prompts:
             reason = f"no prompt table is named (key 'prompts' in {files[-1]})"
@@ -354,7 +355,7 @@ def plan_study(
     trained: dict[str, dict] = {}
     if config["seeds"]:
         models, trained = _trained(models, config)
-    check_skip(config, models, where)
+    left_out = skipped(config, models, where)
     check_16_bit(config, where)
     check_judge(config, models, where)
     results = Path("results", config["study"])
@@ -364,5 +365,5 @@ def plan_study(
     lengths = lengths_of(chosen)
     cells = plan(models, config, machine, sources, lengths, measure=measure)
     check_endpoints(config, chosen, where)
-    stops = _stops(cells, config, chosen.main, chosen.tables, files)
+    stops = _stops(cells, left_out, config, chosen.main, chosen.tables, files)
     return StudyPlan(config, models, cells, chosen, sources, stops, trained)
