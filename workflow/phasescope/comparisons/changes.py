@@ -1,7 +1,6 @@
 """Paired comparisons of rates: the same source prompts under two settings of one model."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
 
 import pandas as pd
 
@@ -67,7 +66,7 @@ def _rows(by: str, pairs: pd.DataFrame) -> Iterator[dict]:
     counted = pairs[groups].assign(**sums).groupby(groups, sort=False)[list(sums)].sum()
     for values, of in zip(counted.index, counted.to_numpy(), strict=True):
         key = dict(zip(groups, values, strict=True))
-        found = asdict(change_of(*of))
+        found = dict(vars(change_of(*of)))
         found |= {"ci_low": found.pop("low"), "ci_high": found.pop("high")}
         row = {"by": by, "value": str(key[by]), "statistic": key["statistic"]}
         yield {column: key[column] for column in KEYS} | row | found
