@@ -34,7 +34,7 @@ include: "workflow/rules/targets.smk"
 rule all:
     default_target: True
     input:
-        f"reports/{STUDY}/index.html",
+        rules.report.output,
         # whatever vanished is made again, though nothing that is there needs it
         rules.collect.input,
         f"{RESULTS}/config.yaml",

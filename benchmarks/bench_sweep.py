@@ -11,8 +11,9 @@ sharing; (b) heretic's reset, abliterate and first-token probabilities, its gene
 out; (c) a forward hook on each edited block on torch, as refusal_direction does it. Before
 anything is timed, the logits of ours, (a) and (c) are compared; heretic edits weights and is not.
 
-The floor is the multiplications that the same sweep cannot avoid at this sharing, at the speed of a
-1024 x 1024 x 1024 product here.
+The floor is the multiplications that no exact sweep avoids, where nothing below an edit and no
+beginning that prompts have in common is computed twice, at the speed of a product of 1024 x 1024
+matrices here. What that sharing alone would give is printed beside.
 
 Usage: make bench-sweep HERETIC=PYTHON, or python benchmarks/bench_sweep.py --heretic PYTHON
 """
@@ -116,7 +117,8 @@ def report(rates: dict, floor: dict) -> None:
         )
         said = "reached" if ahead >= target else "not reached"
         print(f"  {'floor':20} {floor[kind]:9.1f}   at {floor['gflops']:.0f} GFLOPS")
-        print(f"  {ahead:.1f} times (a), target {target:.0f}: {said}")
+        print(f"  {ahead:.1f} times (a), target {target:.0f}: {said}; tokens go through blocks")
+        print(f"  {floor[f'{kind} shared']:.1f} times less often than where nothing is shared")
 
 
 def run(arguments, width: int) -> None:

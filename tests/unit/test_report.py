@@ -83,9 +83,9 @@ class Page(HTMLParser):
         return re.search(f'<figure id="{fid}".*?</figure>', self.html, re.DOTALL).group()
 
 
-def page_of(study, folder):
+def page_of(study, folder, figures=None):
     folder.mkdir(parents=True, exist_ok=True)
-    build(study.write(folder), folder / "report" / "index.html")
+    build(study.write(folder), folder / "report" / "index.html", figures=figures)
     return Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
 
 
@@ -185,8 +185,23 @@ def test_long_answers_are_cut_visibly(hostile):
 def test_two_builds_give_the_same_bytes(tmp_path):
     """A report that changes by itself cannot be compared, cached or cited."""
     study = SyntheticStudy().model("a", ["indeterminate"]).model("b", ["none"])
-    first, second = page_of(study, tmp_path / "a"), page_of(study, tmp_path / "b")
+    places = [tmp_path / name / "figures" for name in "ab"]
+    first, second = (page_of(study, place.parent, place) for place in places)
     assert first.html == second.html
+    files, again = ({p.name: p.read_bytes() for p in place.iterdir()} for place in places)
+    assert files == again
+
+
+def test_every_figure_of_the_page_is_a_file_for_a_paper(tmp_path):
+    """If it failed, who writes about a study would take pictures of the screen."""
+    page = page_of(SyntheticStudy().model(HOSTILE, ["none"]), tmp_path, tmp_path / "figures")
+    names = {a["id"].removeprefix("fig-") for a in page.all("figure")} - {"phase-map-narrow"}
+    first = {p.name: p.read_bytes()[:4] for p in (tmp_path / "figures").iterdir()}
+    captions = (tmp_path / "figures/captions.md").read_text()
+    assert len(names) > 3 and all(f"`{name}`: " in captions for name in names)
+    begin = {"pdf": b"%PDF", "png": b"\x89PNG"}
+    wanted = {f"{name}.{kind}": begin[kind] for name in names for kind in begin}
+    assert first == wanted | {"captions.md": b"Phas"}
 
 
 def test_a_new_report_replaces_the_old_and_leaves_nothing_else(tmp_path):

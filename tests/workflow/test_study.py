@@ -53,7 +53,10 @@ def test_two_runs_from_scratch_give_the_same_bytes(finished, project):
     assert result.returncode == 0, result.stdout
     made = [p for p in finished.path("results/small").rglob("*.parquet") if p.is_file()]
     names = sorted(str(p.relative_to(finished.folder)) for p in made)
-    names += ["reports/small/index.html", "results/small/config.yaml"]
+    shown = [p for p in finished.path("reports/small").rglob("*") if p.is_file()]
+    names += [str(p.relative_to(finished.folder)) for p in shown]
+    names += ["results/small/config.yaml"]
+    assert "reports/small/figures/phase-map.pdf" in names
     assert [n for n in names if project.path(n).read_bytes() != finished.path(n).read_bytes()] == []
 
 
@@ -62,6 +65,14 @@ def test_again_does_nothing(finished):
     result = finished.snakemake()
     assert result.returncode == 0, result.stdout
     assert "Nothing to be done" in result.stdout, result.stdout
+
+
+def test_snakemakes_own_report_shows_page_and_figures(finished):
+    """If it failed, who looks at a study by Snakemake's means would see an empty report."""
+    result = finished.snakemake("--report", "second.html")
+    assert result.returncode == 0, result.stdout
+    second = finished.path("second.html").read_text()
+    assert "phase-map.png" in second and "reports/small/index.html" in second
 
 
 def test_a_survey_is_one_job_a_cell_and_spares_the_rest(finished):

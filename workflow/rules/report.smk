@@ -1,5 +1,6 @@
 # Needs: the study-wide tables, the merged configuration, the page's template.
-# Makes: the report, one self-contained page.
+# Makes: the report, one self-contained page, and its figures as PDF and PNG. Both are marked for
+# Snakemake's own report (`snakemake --report FILE`).
 
 
 rule report:
@@ -8,7 +9,19 @@ rule report:
         config=f"{RESULTS}/config.yaml",
         template=local(template_files()),
     output:
-        f"reports/{STUDY}/index.html",
+        page=report(
+            f"reports/{STUDY}/index.html",
+            caption="../report/page.rst",
+            category="Report",
+            labels={"study": STUDY},
+        ),
+        figures=report(
+            directory(f"reports/{STUDY}/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
     log:
         f"{RESULTS}/report.log",
     benchmark:

@@ -1,4 +1,4 @@
-"""The report of a study."""
+"""The report of a study, and its figures for a paper."""
 
 from pathlib import Path
 
@@ -6,4 +6,5 @@ from phasescope.jobs import job
 from phasescope.report import build
 
 with job(snakemake):
-    build(Path(snakemake.input.config).parent, Path(snakemake.output[0]))
+    page, figures = snakemake.output.page, snakemake.output.figures
+    build(Path(snakemake.input.config).parent, Path(page), figures=Path(figures))

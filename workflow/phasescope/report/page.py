@@ -23,60 +23,67 @@ from phasescope.report import (
     settings,
     sweeps,
 )
+from phasescope.report.paper import drawings_in, write_figures
 from phasescope.report.study import Model, Study, load
 from phasescope.tables import atomic_file
 
 TEMPLATES = Path(__file__).parents[2] / "report"
 
 
-def build(study_folder: Path, destination: Path, models: Sequence[str] = ()) -> None:
+def build(
+    study_folder: Path, destination: Path, models: Sequence[str] = (), figures: Path | None = None
+) -> None:
     """Write the report of the study in `study_folder` to the file `destination`.
 
     models: ids of those that get sections; without any all of a small study, and the first of a
-    large one. Reads the study-wide tables and `config.yaml`; the same tables give the same bytes.
-    Raises PhasescopeError when a table is missing or does not follow its schema, or for a model
-    that the study has not; nothing is written then.
+    large one; figures: a folder for the page's figures as PDF and PNG. Reads the study-wide tables
+    and `config.yaml`; the same tables give the same bytes. Raises PhasescopeError when a table is
+    missing or does not follow its schema, or for a model that the study has not; nothing is written
+    then.
     """
-    html = render(load(study_folder), models)
+    context = _context(load(study_folder), models)
+    html = _environment().get_template("page.html.j2").render(context)
+    if figures is not None:
+        shown = [d for d in drawings_in(context) if d is not context["map_narrow"]]
+        write_figures(shown, Path(figures))
     with atomic_file(Path(destination)) as temporary:
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
-def render(study: Study, models: Sequence[str] = ()) -> str:
-    """The whole page as text; models: as of `build`."""
+def _context(study: Study, models: Sequence[str]) -> dict:
+    """What the page is made of; models: as of `build`."""
     drawn = study.drawn(models)
-    environment = _environment()
-    css = environment.get_template("style.css").render(phases=names.PHASES, names=names)
+    css = _environment().get_template("style.css").render(phases=names.PHASES, names=names)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     parts = findings.sentence(study)
-    return environment.get_template("page.html.j2").render(
-        study=study,
-        css=Markup(css),
-        script=Markup(script),
-        policy=_policy(css, script),
-        finding=parts,
-        finding_plain=findings.plain(parts),
-        phases=names.PHASES,
-        phase_counts=findings.phase_counts(study),
-        main_reasons=findings.main_reasons(study),
-        map_wide=phase_map.wide(study) if study.models else None,
-        map_narrow=phase_map.narrow(study) if study.models else None,
-        verdicts=content.verdict_rows(study, drawn),
-        verdict_n=content.verdict_n(study),
-        models=[_model(study, model) for model in drawn],
-        others=len(study.models) - len(drawn),
-        claims=claims.section(study, drawn),
-        claims_cut=content.claims_cut(study),
-        rates=rates.section(study, drawn),
-        calibration=calibration.section(study),
-        not_run=findings.not_run(study),
-        provenance=content.provenance_rows(study),
-        cells=content.cell_rows(study),
-        commands=content.commands(study),
-        downloads=content.downloads(study),
-        configuration=yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True),
-        organisms="organisms" in str(study.config.get("sheet", "")),
-    )
+    return {
+        "study": study,
+        "css": Markup(css),
+        "script": Markup(script),
+        "policy": _policy(css, script),
+        "finding": parts,
+        "finding_plain": findings.plain(parts),
+        "phases": names.PHASES,
+        "phase_counts": findings.phase_counts(study),
+        "main_reasons": findings.main_reasons(study),
+        "map_wide": phase_map.wide(study) if study.models else None,
+        "map_narrow": phase_map.narrow(study) if study.models else None,
+        "verdicts": content.verdict_rows(study, drawn),
+        "verdict_n": content.verdict_n(study),
+        "models": [_model(study, model) for model in drawn],
+        "others": len(study.models) - len(drawn),
+        "claims": claims.section(study, drawn),
+        "claims_cut": content.claims_cut(study),
+        "rates": rates.section(study, drawn),
+        "calibration": calibration.section(study),
+        "not_run": findings.not_run(study),
+        "provenance": content.provenance_rows(study),
+        "cells": content.cell_rows(study),
+        "commands": content.commands(study),
+        "downloads": content.downloads(study),
+        "configuration": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True),
+        "organisms": "organisms" in str(study.config.get("sheet", "")),
+    }
 
 
 def _model(study: Study, model: Model) -> dict:

@@ -65,13 +65,15 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure ready for the page: its SVG, its name and what it shows, in words."""
+    """A figure ready for the page: its SVG, its name and what it shows, in words; and the figure
+    itself, for a paper."""
 
     fid: str
     svg: Markup
     title: str
     description: str
     caption: str
+    figure: Figure
 
 
 def _shorter(match: re.Match) -> str:
@@ -167,4 +169,4 @@ def drawing(figure: Figure, fid: str, title: str, description: str, caption: str
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_METADATA)
     svg = inline_svg(buffer.getvalue(), fid, title, description)
-    return Drawing(fid, svg, title, description, caption or description)
+    return Drawing(fid, svg, title, description, caption or description, figure)
