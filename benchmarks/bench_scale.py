@@ -93,7 +93,8 @@ def step(name: str) -> None:
     if name == "report":
         from phasescope.report import build
 
-        build(Path("results/scale"), Path("reports/scale/index.html"))
+        place = Path("reports/scale")
+        build(Path("results/scale"), place / "index.html", figures=place / "figures")
         return
     import runpy
     from types import SimpleNamespace
