@@ -3,6 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
@@ -25,6 +26,7 @@ from phasescope.report import (
 )
 from phasescope.report.paper import drawings_in, write_figures
 from phasescope.report.study import Model, Study, load
+from phasescope.report.svg import for_paper
 from phasescope.tables import atomic_file
 
 TEMPLATES = Path(__file__).parents[2] / "report"
@@ -41,7 +43,8 @@ def build(
     missing or does not follow its schema, or for a model that the study has not; nothing is written
     then.
     """
-    context = _context(load(study_folder), models)
+    with for_paper() if figures is not None else nullcontext():
+        context = _context(load(study_folder), models)
     html = _environment().get_template("page.html.j2").render(context)
     if figures is not None:
         shown = [d for d in drawings_in(context) if d is not context["map_narrow"]]

@@ -8,6 +8,9 @@ colors become CSS variables, so that a figure follows the dark theme.
 import io
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
@@ -19,6 +22,7 @@ from phasescope.report.names import BLACK, FAINT, GRID, INK, MUTED, PAPER
 
 STYLE = {
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,  # fonts that can be searched
     "svg.hashsalt": "phasescope",
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -57,7 +61,13 @@ STYLE = {
 }
 
 _THEME = {INK: "ink", MUTED: "muted", FAINT: "faint", GRID: "grid", PAPER: "card", BLACK: "black"}
-_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_METADATA = {
+    "svg": {"Date": None, "Creator": None, "Format": None, "Type": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
+_PAPER, _DPI = ("pdf", "png"), 200
+_FOR_PAPER: ContextVar[bool] = ContextVar("for_paper", default=False)
 _LONG = re.compile(r"-?\d+\.\d{2,}")
 _LINK = re.compile(r"url\(#([^)]+)\)|^#(.+)$")
 _HREF = "{http://www.w3.org/1999/xlink}href"
@@ -65,15 +75,15 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure ready for the page: its SVG, its name and what it shows, in words; and the figure
-    itself, for a paper."""
+    """A figure ready for the page: its SVG, its name and what it shows, in words; its files for a
+    paper, by suffix, where they were asked for."""
 
     fid: str
     svg: Markup
     title: str
     description: str
     caption: str
-    figure: Figure
+    files: dict[str, bytes]
 
 
 def _shorter(match: re.Match) -> str:
@@ -164,9 +174,26 @@ def style():
     return matplotlib.rc_context(STYLE)
 
 
+@contextmanager
+def for_paper() -> Iterator[None]:
+    """Let each figure be drawn as PDF and PNG too."""
+    token = _FOR_PAPER.set(True)
+    try:
+        yield
+    finally:
+        _FOR_PAPER.reset(token)
+
+
 def drawing(figure: Figure, fid: str, title: str, description: str, caption: str = "") -> Drawing:
     """Save a figure as inline SVG with its words."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=_METADATA)
-    svg = inline_svg(buffer.getvalue(), fid, title, description)
-    return Drawing(fid, svg, title, description, caption or description, figure)
+    svg = inline_svg(_saved(figure, "svg").decode(), fid, title, description)
+    files = {kind: _saved(figure, kind) for kind in _PAPER} if _FOR_PAPER.get() else {}
+    return Drawing(fid, svg, title, description, caption or description, files)
+
+
+def _saved(figure: Figure, kind: str) -> bytes:
+    """No dates and versions: the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    white = {} if kind == "svg" else {"facecolor": "white", "dpi": _DPI}
+    figure.savefig(buffer, format=kind, metadata=_METADATA[kind], **white)
+    return buffer.getvalue()
