@@ -35,6 +35,7 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        rules.figures.output,
         # whatever vanished is made again, though nothing that is there needs it
         rules.collect.input,
         f"{RESULTS}/config.yaml",

@@ -93,8 +93,7 @@ def step(name: str) -> None:
     if name == "report":
         from phasescope.report import build
 
-        place = Path("reports/scale")
-        build(Path("results/scale"), place / "index.html", figures=place / "figures")
+        build(Path("results/scale"), Path("reports/scale/index.html"))
         return
     import runpy
     from types import SimpleNamespace

@@ -29,7 +29,7 @@ IN_BUCKET = (*PROFILE, "--default-storage-prefix", f"s3://{BUCKET}/{PREFIX}")
 COPIES = ".snakemake/storage"
 LOST = "results/small/circuit/16/cohere/coherence.parquet"
 AFTER_LOST = {"cohere": 1} | dict.fromkeys(
-    ("collect", "classify", "compare", "claims", "report"), 1
+    ("collect", "classify", "compare", "claims", "report", "figures"), 1
 )
 STAYS = ("/checkpoint/", "/fetch/checkpoint.json", "/scratch/", "/journal/", "resources/")
 CORPUS = """

@@ -20,7 +20,7 @@ from phasescope.comparisons import (
     published,
 )
 from phasescope.errors import PhasescopeError
-from phasescope.report import build, findings, formats
+from phasescope.report import build, findings, formats, write_figures
 from phasescope.report.names import PHASES, PRETTY
 from phasescope.report.study import TABLES, load
 from phasescope.report.svg import drawing, inline_svg, new_figure, style
@@ -83,9 +83,9 @@ class Page(HTMLParser):
         return re.search(f'<figure id="{fid}".*?</figure>', self.html, re.DOTALL).group()
 
 
-def page_of(study, folder, figures=None):
+def page_of(study, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    build(study.write(folder), folder / "report" / "index.html", figures=figures)
+    build(study.write(folder), folder / "report" / "index.html")
     return Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
 
 
@@ -185,16 +185,24 @@ def test_long_answers_are_cut_visibly(hostile):
 def test_two_builds_give_the_same_bytes(tmp_path):
     """A report that changes by itself cannot be compared, cached or cited."""
     study = SyntheticStudy().model("a", ["indeterminate"]).model("b", ["none"])
-    places = [tmp_path / name / "figures" for name in "ab"]
-    first, second = (page_of(study, place.parent, place) for place in places)
+    first, second = page_of(study, tmp_path / "a"), page_of(study, tmp_path / "b")
     assert first.html == second.html
-    files, again = ({p.name: p.read_bytes() for p in place.iterdir()} for place in places)
+
+
+def test_figures_drawn_twice_are_the_same_bytes(tmp_path):
+    """A figure that changes by itself cannot be compared."""
+    study = SyntheticStudy().model("a", ["indeterminate"]).write(tmp_path / "study")
+    for name in "ab":
+        write_figures(study, tmp_path / name)
+    files, again = ({p.name: p.read_bytes() for p in (tmp_path / n).iterdir()} for n in "ab")
     assert files == again
 
 
 def test_every_figure_of_the_page_is_a_file_for_a_paper(tmp_path):
     """If it failed, who writes about a study would take pictures of the screen."""
-    page = page_of(SyntheticStudy().model(HOSTILE, ["none"]), tmp_path, tmp_path / "figures")
+    study = SyntheticStudy().model(HOSTILE, ["none"])
+    page = page_of(study, tmp_path / "page")
+    write_figures(study.write(tmp_path / "study"), tmp_path / "figures")
     names = {a["id"].removeprefix("fig-") for a in page.all("figure")} - {"phase-map-narrow"}
     first = {p.name: p.read_bytes()[:4] for p in (tmp_path / "figures").iterdir()}
     captions = (tmp_path / "figures/captions.md").read_text()

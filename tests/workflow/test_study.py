@@ -9,7 +9,8 @@ import phasescope
 from phasescope.tables import read_provenance
 
 CELL_RULES = {"probe": 1, "select_direction": 1, "intervene": 1, "cohere": 1}
-JOINS = {"collect": 1, "classify": 1, "compare": 1, "claims": 1, "report": 1}
+DRAWN = {"report": 1, "figures": 1}
+JOINS = {"collect": 1, "classify": 1, "compare": 1, "claims": 1} | DRAWN
 
 
 def test_the_planted_phases_are_named(finished):
@@ -91,8 +92,8 @@ def test_console_names_the_report_and_no_traceback(finished):
 @pytest.mark.parametrize(
     ("room", "stages"),
     [
-        ("report/formats.py", {"report": 1}),
-        ("phases/classification.py", {"classify": 1, "claims": 1, "report": 1}),
+        ("report/formats.py", DRAWN),
+        ("phases/classification.py", {"classify": 1, "claims": 1} | DRAWN),
         ("intervene/designs.py", {"select_direction": 2, "intervene": 2, "cohere": 2} | JOINS),
         ("probe/separation.py", dict.fromkeys(CELL_RULES, 2) | JOINS),
         ("train/loop.py", {}),

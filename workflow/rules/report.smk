@@ -9,18 +9,11 @@ rule report:
         config=f"{RESULTS}/config.yaml",
         template=local(template_files()),
     output:
-        page=report(
+        report(
             f"reports/{STUDY}/index.html",
             caption="../report/page.rst",
             category="Report",
             labels={"study": STUDY},
-        ),
-        figures=report(
-            directory(f"reports/{STUDY}/figures"),
-            patterns=["{figure}.png"],
-            caption="../report/figures.rst",
-            category="Figures",
-            labels={"figure": "{figure}"},
         ),
     log:
         f"{RESULTS}/report.log",
@@ -30,3 +23,24 @@ rule report:
         code=code("report.py"),
     script:
         "../scripts/report.py"
+
+
+rule figures:
+    input:
+        **rules.report.input,
+    output:
+        report(
+            directory(f"reports/{STUDY}/figures"),
+            patterns=["{figure}.png"],
+            caption="../report/figures.rst",
+            category="Figures",
+            labels={"figure": "{figure}"},
+        ),
+    log:
+        f"{RESULTS}/figures.log",
+    benchmark:
+        f"{RESULTS}/figures.benchmark.tsv"
+    params:
+        code=code("figures.py"),
+    script:
+        "../scripts/figures.py"

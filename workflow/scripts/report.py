@@ -1,4 +1,4 @@
-"""The report of a study, and its figures for a paper."""
+"""The report of a study."""
 
 from pathlib import Path
 
@@ -6,5 +6,4 @@ from phasescope.jobs import job
 from phasescope.report import build
 
 with job(snakemake):
-    page, figures = snakemake.output.page, snakemake.output.figures
-    build(Path(snakemake.input.config).parent, Path(page), figures=Path(figures))
+    build(Path(snakemake.input.config).parent, Path(snakemake.output[0]))

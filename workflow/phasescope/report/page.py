@@ -3,7 +3,6 @@
 import base64
 import hashlib
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import yaml
@@ -24,37 +23,28 @@ from phasescope.report import (
     settings,
     sweeps,
 )
-from phasescope.report.paper import drawings_in, write_figures
 from phasescope.report.study import Model, Study, load
-from phasescope.report.svg import for_paper
 from phasescope.tables import atomic_file
 
 TEMPLATES = Path(__file__).parents[2] / "report"
 
 
-def build(
-    study_folder: Path, destination: Path, models: Sequence[str] = (), figures: Path | None = None
-) -> None:
+def build(study_folder: Path, destination: Path, models: Sequence[str] = ()) -> None:
     """Write the report of the study in `study_folder` to the file `destination`.
 
     models: ids of those that get sections; without any all of a small study, and the first of a
-    large one; figures: a folder for the page's figures as PDF and PNG. Reads the study-wide tables
-    and `config.yaml`; the same tables give the same bytes. Raises PhasescopeError when a table is
-    missing or does not follow its schema, or for a model that the study has not; nothing is written
-    then.
+    large one. Reads the study-wide tables and `config.yaml`; the same tables give the same bytes.
+    Raises PhasescopeError when a table is missing or does not follow its schema, or for a model
+    that the study has not; nothing is written then.
     """
-    with for_paper() if figures is not None else nullcontext():
-        context = _context(load(study_folder), models)
-    html = _environment().get_template("page.html.j2").render(context)
-    if figures is not None:
-        shown = [d for d in drawings_in(context) if d is not context["map_narrow"]]
-        write_figures(shown, Path(figures))
+    contents = page_contents(load(study_folder), models)
+    html = _environment().get_template("page.html.j2").render(contents)
     with atomic_file(Path(destination)) as temporary:
         temporary.write_text(html, encoding="utf-8", newline="\n")
 
 
-def _context(study: Study, models: Sequence[str]) -> dict:
-    """What the page is made of; models: as of `build`."""
+def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
+    """What the template is given; models: as of `build`."""
     drawn = study.drawn(models)
     css = _environment().get_template("style.css").render(phases=names.PHASES, names=names)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")

@@ -75,8 +75,8 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure ready for the page: its SVG, its name and what it shows, in words; its files for a
-    paper, by suffix, where they were asked for."""
+    """A figure with its name and what it shows, in words: its SVG for the page, or its files for a
+    paper, by suffix."""
 
     fid: str
     svg: Markup
@@ -176,7 +176,7 @@ def style():
 
 @contextmanager
 def for_paper() -> Iterator[None]:
-    """Let each figure be drawn as PDF and PNG too."""
+    """Let figures be drawn as PDF and PNG, and not for the page."""
     token = _FOR_PAPER.set(True)
     try:
         yield
@@ -185,9 +185,12 @@ def for_paper() -> Iterator[None]:
 
 
 def drawing(figure: Figure, fid: str, title: str, description: str, caption: str = "") -> Drawing:
-    """Save a figure as inline SVG with its words."""
-    svg = inline_svg(_saved(figure, "svg").decode(), fid, title, description)
-    files = {kind: _saved(figure, kind) for kind in _PAPER} if _FOR_PAPER.get() else {}
+    """Save a figure with its words."""
+    svg, files = Markup(""), {}
+    if _FOR_PAPER.get():
+        files = {kind: _saved(figure, kind) for kind in _PAPER}
+    else:
+        svg = inline_svg(_saved(figure, "svg").decode(), fid, title, description)
     return Drawing(fid, svg, title, description, caption or description, files)
 
 
