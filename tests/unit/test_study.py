@@ -1,9 +1,11 @@
 """What a study will run, and why the rest does not."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 from phasescope.errors import PhasescopeError
 from phasescope.study import STAGE_TABLES, plan_study
@@ -252,3 +254,12 @@ def test_endpoints_need_prompts_and_a_grader(project):
     with pytest.raises(PhasescopeError, match="no grader reads the prompts' language 'english'"):
         planned(prompts="english.tsv", endpoints=entry)
     assert planned(endpoints=entry).config["endpoints"] == entry
+
+
+def test_the_controls_of_claims_run_every_design_and_survey():
+    """If it failed, a claim whose design is left out could never be calibrated."""
+    config = yaml.safe_load((ROOT / "config/controls.yaml").read_text())
+    schema = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())["properties"]
+    for key in ("designs", "survey", "calibration_sets"):
+        known = set(schema[key]["items"]["enum"])
+        assert known == set(config[key]), f"{key}: {known ^ set(config[key])}"
