@@ -54,6 +54,10 @@ def test_what_editors_add_is_no_content(sheet, more):
 ROWS = {
     "missing value": ({"developer": ""}, r"row 3: column 'developer': empty or missing.*Who"),
     "trailing blanks": ({"developer": "me "}, r"row 3, column 'developer':.*trailing.*'me '"),
+    "no design": (
+        {"runs": "pathways, pathway"},
+        r"row 3, column 'runs': unknown design or stage 'pathway'",
+    ),
     "no number": ({"parameters_total_billion": "8B"}, r"row 3, column 'par.*'8B'; .*a number"),
     "no whole number": ({"layers": "8.5"}, r"row 3, column 'layers': found '8\.5'.*whole number"),
     "not a number": ({"parameters_total_billion": "nan"}, r"row 3, column 'par.*'nan'"),

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from phasescope.claims import CLAIMS
 from phasescope.errors import PhasescopeError
+from phasescope.matrix import read_sheet
 from phasescope.study import STAGE_TABLES, plan_study
 from phasescope.tables import frame_of
+from phasescope.tables.surveys import SURVEYS
 
 STAGES = [s for s in STAGE_TABLES if s not in ("calibration_sets", "survey", "survival")]
 ROOT = Path(__file__).parents[2]
@@ -103,6 +106,21 @@ def test_skip_leaves_out_models_and_cells(project, skip, left):
     found = planned(skip=[skip])
     assert [c.name for c in found.running("probe")] == left
     assert "key 'skip'" in _by_name(found)["small/8"]["reason"]
+
+
+def test_a_model_runs_what_its_row_says(project):
+    """If it failed, controls of one claim would run every design, or claims would lack theirs."""
+    (project / "sheet.tsv").write_text(
+        f"{HEADER}\truns\nsmall{SMALL}\tpathways, survey\nother{SMALL}\t\n"
+    )
+    more = {"designs": ["pathways", "battery"], "survey": ["sites"], "survival": ["plain"]}
+    found = planned(**more, precisions=[16])
+    small, other = (found.cell(m, "16") for m in ("small", "other"))
+    assert found.designs(small) == ["pathways"] and found.designs(other) == more["designs"]
+    assert "column 'runs'" in found.dropped()[0]["reason"]
+    assert other in found.running("survival") and small not in found.running("survival")
+    assert "column 'runs'" in _by_name(found)["small/16"]["reason"]
+    assert small in found.running("survey") and small in found.running("probe")
 
 
 def test_the_survey_runs_where_it_is_named(project):
@@ -263,3 +281,14 @@ def test_the_controls_of_claims_run_every_design_and_survey():
     for key in ("designs", "survey", "calibration_sets"):
         known = set(schema[key]["items"]["enum"])
         assert known == set(config[key]), f"{key}: {known ^ set(config[key])}"
+
+
+def test_controls_run_what_their_claims_read():
+    """If it failed, a claim could never be calibrated, for want of a table."""
+    sheet = {m.id: m for m in read_sheet(ROOT / "resources/organisms/controls.tsv")}
+    stages = dict.fromkeys(SURVEYS, "survey") | {s: s for s in ("calibration_sets", "survival")}
+    for claim in CLAIMS.values():
+        read = {*claim.designs, *(stages[t] for t in claim.tables if t in stages)}
+        for control in (claim.positive, claim.negative):
+            for model in (sheet[name] for name in control.names if name in sheet):
+                assert not {part for part in read if model.leaves_out(part)}, (claim.id, model.id)

@@ -35,6 +35,7 @@ _WEIGHT_EDITS = {
 # A step of a smaller model waits for the program more than for the GPU, so four run side by side; a
 # larger one reads its weights at the memory's full bandwidth. An assumption, not yet measured.
 _SHARING_BYTES, _SHARING_PERCENT = 2e9, 25
+LEFT_OUT_BY_SHEET = "not among what this model runs (column 'runs' of the sheet)"
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ def _cell(model: Model, precision: str, known: _Known, work: Workload, machine: 
     stages = _stages(known, precision, work, machine)
     unedited = _stages(known, precision, work, machine, edits=False)["intervene"]
     compares = unedited + (comparing(known.dimensions) if known.dimensions else 0.0)
-    hours, dropped = _hours(known, precision, work, machine)
+    hours, dropped = _hours(model, known, precision, work, machine)
     fits = max(stages.values()) <= machine.usable_bytes
     advice = None if fits else _advice(known, precision, work, machine)
     return Cell(
@@ -258,7 +259,7 @@ def _cell(model: Model, precision: str, known: _Known, work: Workload, machine: 
     )
 
 
-def _hours(known, precision, work, machine) -> tuple[dict[str, float], dict[str, str]]:
+def _hours(model, known, precision, work, machine) -> tuple[dict[str, float], dict[str, str]]:
     """Expected hours by stage, and the designs that are dropped, with the reasons."""
     hours, each, config = {}, {}, work.config
     if machine.here and known.dimensions:
@@ -268,9 +269,10 @@ def _hours(known, precision, work, machine) -> tuple[dict[str, float], dict[str,
             hours = speed.hours(*parts, work.stages(), rates)
             each = speed.hours(*parts, work.designs(), rates)
     rest = sum(time for stage, time in hours.items() if stage != "intervene")
-    dropped = dropped_designs(
-        config["designs"], config["effort"], config.get("max_hours"), each, rest
-    )
+    left_out = {d: LEFT_OUT_BY_SHEET for d in config["designs"] if model.leaves_out(d)}
+    designs = [d for d in config["designs"] if d not in left_out]
+    limits = config["effort"], config.get("max_hours")
+    dropped = left_out | dropped_designs(designs, *limits, each, rest)
     if each:
         hours["intervene"] = sum(time for d, time in each.items() if d not in dropped)
     return hours, dropped

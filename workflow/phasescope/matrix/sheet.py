@@ -18,12 +18,17 @@ RESERVED = frozenset(
     )
 )
 _PLACES = ("folder", "prompts", "recipe")
+# what a model may leave out, designs aside
+OPTIONAL_STAGES = ("survey", "calibration_sets", "survival")
 _MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True)
 class Model:
-    """One row of a model sheet; see workflow/schemas/sheet.schema.json for each field."""
+    """One row of a model sheet; see workflow/schemas/sheet.schema.json for each field.
+
+    runs: designs and stages that it runs of those that the configuration names; empty: all.
+    """
 
     id: str
     parameters_total_billion: float
@@ -42,7 +47,12 @@ class Model:
     prompts: str | None = None
     recipe: str | None = None
     phase: str | None = None
+    runs: tuple[str, ...] = ()
     notes: str | None = None
+
+    def leaves_out(self, part: str) -> bool:
+        """Whether the sheet says that this model does not run a design or stage."""
+        return bool(self.runs) and part not in self.runs
 
     def ready_made(self, precision: str) -> str | None:
         """Hub id of a ready-made quantized model for this precision, if the sheet names one."""
@@ -78,6 +88,16 @@ def _number(text: str, kind: type, where: str):
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise PhasescopeError(f"{where}: found {shown(text)}; allowed: {what}") from None
+
+
+def _runs(value: str, where: str) -> tuple[str, ...]:
+    """What a model runs, of a list joined by commas."""
+    known = (*load_schema("config")["properties"]["designs"]["items"]["enum"], *OPTIONAL_STAGES)
+    found = tuple(name.strip() for name in value.split(","))
+    for name in found:
+        if name not in known:
+            raise PhasescopeError(f"{where}: {unknown(name, known, 'design or stage')}")
+    return found
 
 
 def _header(line: str, path: Path, schema: dict) -> list[str]:
@@ -144,6 +164,8 @@ def _row(number: int, line: str, columns: list[str], path: Path, schema: dict) -
             f"{where}, column 'id': found {value['id']!r}, a name that the workflow uses; allowed: "
             "another"
         )
+    if "runs" in value:
+        value["runs"] = _runs(value["runs"], f"{where}, column 'runs'")
     return Model(**value | {"thinking": value["thinking"] == "yes"})
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from phasescope.graders import judge_errors, judge_status
 from phasescope.matrix import (
+    LEFT_OUT_BY_SHEET,
+    OPTIONAL_STAGES,
     Cell,
     Machine,
     Model,
@@ -314,6 +316,11 @@ def _stops(
         if reason:
             stops |= {(cell.name, stage): reason for stage in STAGE_TABLES}
             continue
+        stops |= {
+            (cell.name, stage): LEFT_OUT_BY_SHEET
+            for stage in OPTIONAL_STAGES
+            if cell.model.leaves_out(stage)
+        }
         stops |= {(cell.name, stage): r for stage in STAGE_TABLES if (r := cell.reason(stage))}
         language = tables[prompts[cell.model.id]].language
         if language not in WORLDS and config["judge"] is None:
