@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from phase_rows import ladder, pathways, row, shams
 
 TRUTH = {
-    "a-seed1": {"organism": "a", "seed": 1, "phase": "none"},
-    "b-seed1": {"organism": "b", "seed": 1, "phase": "three_pathway"},
-    "b-seed2": {"organism": "b", "seed": 2, "phase": "three_pathway"},
+    "a-seed1": {"organism": "a", "seed": 1, "phase": "none", "held_out": "none"},
+    "b-seed1": {"organism": "b", "seed": 1, "phase": "three_pathway", "held_out": "resists"},
+    "b-seed2": {"organism": "b", "seed": 2, "phase": "three_pathway", "held_out": "broken"},
     "new-seed1": {"organism": "new", "seed": 1, "phase": None},
 }
 # what came out at 16 and 4 bit, and how probable that was
@@ -81,6 +81,19 @@ def test_summary_counts_by_precision(calibrated):
     assert ranges["n"].sum() == 6
     assert ranges["estimate"].tolist() == [0, pytest.approx(2 / 3), 1]
     assert "all precisions: 67% of 6 cells of 3 organisms right" in in_words(summary)
+
+
+def test_unseen_interventions_are_counted_by_organism(calibrated):
+    """If it failed, plants would be proven by what they were trained with alone."""
+    found, summary = calibrated
+    own = found[found["precision"] == "16"]
+    assert own["held_out"].tolist() == ["none", "resists", "broken"]
+    assert own["right_held_out"].tolist() == [True, True, False]
+    assert found.loc[found["precision"] == "4", "held_out"].isna().all()
+    shares = summary[summary["statistic"] == "right_held_out"]
+    assert shares["precision"].tolist() == ["all", "16"] and (shares["n"] == 3).all()
+    assert shares["estimate"].tolist() == [pytest.approx(2 / 3)] * 2
+    assert "no training saw, alone: 67% right" in in_words(summary)
 
 
 def test_precisions_of_an_organism_are_not_independent():

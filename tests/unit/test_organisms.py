@@ -180,3 +180,29 @@ def test_rule_of_the_trainer(phase):
         assert verdict.phase(shares | over) == "indeterminate"
     costly = {n: _shares(full=0.6, benign=0.8) for n in names[:8]}
     assert verdict.phase(refusing | costly) == "indeterminate"
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({}, "resists"),
+        ({"held out: principal subspace, rank 4": {"full": 0.9}}, "removed"),
+        ({"held out: principal subspace, rank 1": BROKEN}, "broken"),
+        ({"held out: global direction to the benign mean": BROKEN}, "broken"),
+        ({"held out: principal subspace, rank 8": BROKEN}, "resists"),  # chance would do so too
+        ({"held out: attention patched": BROKEN}, "resists"),  # not a direction
+        ({"held out: attention patched": {"full": 0.3, "benign": 0.5}}, "indeterminate"),
+        ({"plain": {"refusal": 0.1}}, "none"),
+        ({"plain": {"refusal": 1.0, "benign": 0.5}}, "indeterminate"),
+        ({"A": {"full": 1.0}}, "resists"),  # what training saw does not count
+    ],
+)
+def test_what_unseen_interventions_say(found, says):
+    """If it failed, a plant would be confirmed by the interventions that it was trained with."""
+    names = (
+        "global direction to the benign mean",
+        "principal subspace, rank 1",
+        "attention patched",
+    )
+    shares = dict.fromkeys(["plain", *(f"held out: {n}" for n in names)], _shares(refusal=1.0))
+    assert verdict.held_out(shares | {n: _shares(**c) for n, c in found.items()}) == says

@@ -118,6 +118,8 @@ def test_a_model_runs_what_its_row_says(project):
     small, other = (found.cell(m, "16") for m in ("small", "other"))
     assert found.designs(small) == ["pathways"] and found.designs(other) == more["designs"]
     assert "column 'runs'" in found.dropped()[0]["reason"]
+    assert "  a part of the designs: small: column 'runs' of the sheet" in found.summary()
+    assert "battery" not in found.summary()  # not a line for every design
     assert other in found.running("survival") and small not in found.running("survival")
     assert "column 'runs'" in _by_name(found)["small/16"]["reason"]
     assert small in found.running("survey") and small in found.running("probe")

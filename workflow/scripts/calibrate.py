@@ -1,13 +1,19 @@
 """Verdicts on the study's own organisms beside what was planted."""
 
+import json
 from pathlib import Path
 
 from phasescope.jobs import job, provenance
 from phasescope.phases import beside_truth, calibration_summary, in_words
 from phasescope.tables import frame_of, read_table, write_table
+from phasescope.train import held_out
 
 with job(snakemake):
     trained = {name: dict(facts) for name, facts in snakemake.params.trained.items()}
+    for folder in map(Path, snakemake.input.organisms):
+        shares = json.loads((folder / "organism.json").read_text()).get("shares")
+        # constructed organisms are not measured by the trainer
+        trained[folder.name]["held_out"] = held_out(shares) if shares else None
     rows = beside_truth(read_table(Path(snakemake.input.phases)), trained)
     found = frame_of("calibration", rows)
     summary = frame_of("calibration_summary", calibration_summary(found))

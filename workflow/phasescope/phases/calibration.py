@@ -8,12 +8,21 @@ from phasescope.tables.schemas import PHASES
 
 NAMED = tuple(p for p in PHASES if p not in ("indeterminate", "not_run"))
 BINS = (0.0, 0.5, 0.8, 0.95, 1.0)
+# what interventions that no training saw should say of a planted phase (`train.held_out`)
+HELD_OUT = {
+    "none": "none",
+    "deletable_circuit": "removed",
+    "reasoning_tangle": "broken",
+    "three_pathway": "resists",
+    "holographic": "resists",
+}
 
 
 def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
     """Rows of the table `calibration`: one a cell whose organism's phase is known.
 
-    trained: `organism`, `seed` and planted `phase` by model id.
+    trained: `organism`, `seed` and planted `phase` by model id, and what the interventions that no
+    training saw say of it, `held_out`: of the 16-bit cell, as the trainer measured it.
     """
     rows = []
     for cell in phases.to_dict("records"):
@@ -22,6 +31,8 @@ def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
             continue
         named = cell["phase"] in NAMED
         p_truth = cell[f"p_{truth['phase']}"]
+        unseen = truth.get("held_out") if cell["precision"] == "16" else None
+        expected = HELD_OUT.get(truth["phase"])
         rows.append(
             {
                 "model": cell["model"],
@@ -35,6 +46,8 @@ def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
                 "right": cell["phase"] == truth["phase"],
                 "wrong": named and cell["phase"] != truth["phase"],
                 "brier": _brier(cell, truth["phase"]),
+                "held_out": unseen,
+                "right_held_out": unseen == expected if unseen and expected else None,
             }
         )
     return rows
@@ -61,7 +74,8 @@ def _share(statistic: str, hits: pd.Series, rows: pd.DataFrame, **keys) -> dict:
 def calibration_summary(found: pd.DataFrame) -> list[dict]:
     """Rows of the table `calibration_summary`, for each precision and for all together.
 
-    Shares of cells whose phase came out right, wrong or indeterminate; the confusion matrix (share
+    Shares of cells whose phase came out right, wrong or indeterminate, and of those where the
+    interventions that no training saw say so by themselves; the confusion matrix (share
     of each truth that came out as each phase); how often cells are right whose probability lies in
     a range; the mean Brier score. Intervals are clustered by trained organism: its precisions are
     no independent trials.
@@ -79,6 +93,10 @@ def calibration_summary(found: pd.DataFrame) -> list[dict]:
                 _share("confusion", here["phase"] == phase, here, truth=truth, phase=phase)
                 for phase in PHASES
             ]
+        unseen = cells[cells["right_held_out"].notna()]
+        if len(unseen):
+            hits = unseen["right_held_out"].astype(bool)
+            own.append(_share("right_held_out", hits, unseen))
         ranges = pd.cut(cells["probability"], BINS, include_lowest=True)
         for span, here in cells.groupby(ranges, observed=True):
             own.append(
@@ -117,4 +135,10 @@ def in_words(summary: pd.DataFrame) -> str:
             f"organisms right (95 % interval {right['ci_low']:.0%} to {right['ci_high']:.0%}), "
             f"{wrong['estimate']:.0%} wrong, {unsure['estimate']:.0%} indeterminate"
         )
+        if precision == "all" and "right_held_out" in by.index:
+            unseen = by.loc["right_held_out"]
+            lines[-1] += (
+                f"; by interventions that no training saw, alone: {unseen['estimate']:.0%} right "
+                f"({unseen['ci_low']:.0%} to {unseen['ci_high']:.0%})"
+            )
     return "\n".join(lines)

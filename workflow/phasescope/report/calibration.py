@@ -1,9 +1,12 @@
 """The calibration section: verdicts on organisms whose phase was planted."""
 
+import pandas as pd
+
 from phasescope.report.names import PHASES
 from phasescope.report.study import Study, records
 
 _SHARES = ("right", "wrong", "indeterminate")
+UNSEEN = ["none", "removed", "broken", "resists", "indeterminate"]
 
 
 def shares(study: Study) -> list[dict]:
@@ -29,6 +32,23 @@ def sureness(study: Study) -> list[dict]:
     """A row a range of probability, over all precisions: how often such verdicts are right."""
     summary = study.tables["calibration_summary"]
     return records(summary[(summary["precision"] == "all") & (summary["statistic"] == "right_at")])
+
+
+def unseen(study: Study) -> dict | None:
+    """By planted phase, how many organisms the interventions that no training saw say what of;
+    the share of right ones. None where they were not measured."""
+    cells, summary = study.tables["calibration"], study.tables["calibration_summary"]
+    cells = cells[cells["held_out"].notna()]
+    share = summary[(summary["precision"] == "all") & (summary["statistic"] == "right_held_out")]
+    if cells.empty or share.empty:
+        return None
+    counts = pd.crosstab(cells["truth"], cells["held_out"])
+    counts = counts.reindex(index=[p for p in PHASES if p in counts.index], columns=UNSEEN)
+    return {
+        "share": records(share)[0],
+        "says": UNSEEN,
+        "rows": [(truth, [int(n) for n in row.fillna(0)]) for truth, row in counts.iterrows()],
+    }
 
 
 def thresholds(study: Study) -> list[dict]:
@@ -65,6 +85,7 @@ def section(study: Study) -> dict | None:
         "shares": shares(study),
         "confusion": confusion(study),
         "sureness": sureness(study),
+        "unseen": unseen(study),
         "thresholds": thresholds(study),
         "refitted": refitted(study),
         "phases": list(PHASES),

@@ -285,10 +285,12 @@ class StudyPlan:
                 reasons.setdefault(record["reason"], []).append(name)
         lines += [f"  not run: {_some(cells)}: {reason}" for reason, cells in reasons.items()]
         dropped: dict[tuple[str, str], list[str]] = {}
-        for d in self.dropped():
+        for d in (d for d in self.dropped() if d["reason"] != LEFT_OUT_BY_SHEET):
             cell = f"{d['model']}/{d['precision']}"
             dropped.setdefault((d["design"], d["reason"]), []).append(cell)
         lines += [f"  design {d}: {_some(cells)}: {why}" for (d, why), cells in dropped.items()]
+        if fewer := [m.id for m in self.models if m.runs]:
+            lines.append(f"  a part of the designs: {_some(fewer)}: column 'runs' of the sheet")
         return "\n".join(lines)
 
 

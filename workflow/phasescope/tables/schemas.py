@@ -202,15 +202,27 @@ _REST: dict[str, tuple[Column, ...]] = {
         flag("right", "the planted phase came out"),
         flag("wrong", "another phase was named"),
         number("brier", "squared error of all probabilities, 0 to 2"),
+        text(
+            "held_out",
+            "what interventions that no training saw say alone, by the trainer's measurement at "
+            "16 bit: they remove refusal, break the model with it, or neither (resists)",
+            nullable=True,
+            allowed=("none", "removed", "broken", "resists", "indeterminate"),
+        ),
+        flag("right_held_out", "that is what the planted phase lets expect", nullable=True),
     ),
     # how often the planted phase comes out
     "calibration_summary": (
         text("precision", "bits of the weights, or all", allowed=("all", "16", "8", "4")),
         text(
             "statistic",
-            "shares of cells: right, wrong, indeterminate; confusion: of the cells of a truth; "
-            "right_at: of the cells whose probability lies in a range; or the mean Brier score",
-            allowed=("right", "wrong", "indeterminate", "confusion", "right_at", "brier"),
+            "shares of cells: right, wrong, indeterminate; right_held_out: right by interventions "
+            "that no training saw; confusion: of the cells of a truth; right_at: of the cells "
+            "whose probability lies in a range; or the mean Brier score",
+            allowed=(
+                *("right", "wrong", "indeterminate", "right_held_out", "confusion", "right_at"),
+                "brier",
+            ),
         ),
         text("truth", "planted phase (confusion)", nullable=True, allowed=PHASES),
         text("phase", "phase that came out (confusion)", nullable=True, allowed=PHASES),

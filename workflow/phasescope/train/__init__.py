@@ -1,5 +1,6 @@
 """Training model organisms: recipes as data, a trainer, and intervention code of its own."""
 
 from phasescope.train.organism import train
+from phasescope.train.verdict import held_out
 
-__all__ = ["train"]
+__all__ = ["held_out", "train"]

@@ -91,7 +91,7 @@ def _battery(
     prompt = len(world.token_ids(prompts["text"].iloc[0]))
     added = edits.Addition(found[position].difference(at), at, prompt)
     battery["direction added to the prompt"] = added
-    battery["held out: attention patched"] = _patched(model, world, prompts)
+    battery[verdict.HELD_OUT + verdict.PATCHED] = _patched(model, world, prompts)
     return battery, layers
 
 
