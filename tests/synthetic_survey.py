@@ -74,8 +74,10 @@ def survival(rng, layers):
                 rows.append(common | {"tensor": tensor, "estimate": float(value)})
             rows.append(common | {"estimate": float(np.mean(found)), "n": len(tensors)})
         rows.append(keys | _ran("removal", 0.0 if lost else 0.6, 0.1))
-        if not lost:
-            rows.append(keys | _ran("removal_kept", 0.9, 0.08))
+        none = dose == 0.5  # it made no prompt comply at 16 bit
+        rows.append(
+            keys | _ran("removal_kept", float("nan") if none else 0.9, 0.08, N * (not none))
+        )
     whole = {"format": "bfloat16", "edit": "weight_projection", "dose": 1.0}
     rows.append(whole | _ran("removal", 0.6, 0.1))
     narrow = {"format": "mlx", "recipe": "plain", "bits": 4, "group_size": 128}

@@ -87,6 +87,10 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
 def _model(study: Study, model: Model) -> dict:
     """Everything that a model's section shows."""
     designs = settings.designs_of(study, model)
+    removed = {
+        "plane": plane.plane(study, model),
+        "factorial": factorial.factorial(study, model),
+    }
     surveyed = {
         "routing": routing.routing(study, model),
         "trajectories": trajectories.trajectories(study, model),
@@ -97,9 +101,10 @@ def _model(study: Study, model: Model) -> dict:
         "auroc": depth.auroc(study, model),
         "gap": depth.gap(study, model),
         "agreement": depth.agreement(study, model),
-        "plane": plane.plane(study, model),
-        "factorial": factorial.factorial(study, model),
+        **removed,
         **surveyed,
+        # a cell may have no verdict for want of one design, and yet most of its measurements
+        "measured": model.ran or any((removed | surveyed).values()),
         "unsurveyed": {
             t: content.unsurveyed(study, model, t) for t, d in surveyed.items() if not d
         },

@@ -118,13 +118,16 @@ def _share_y(drawn: list[Axes]) -> None:
 
 
 def categories(axes: list[Axes], labels: Sequence[str]) -> None:
-    """Name the places 0, 1, … of a row's y axis from the top down, on its first panel that holds
-    something; `finish` comes first."""
-    drawn = [ax for ax in axes if ax.axison]
-    for ax in drawn:
+    """Name the places 0, 1, … of a row's y axis from the top down, left of its first panel, whether
+    or not that holds something; `finish` comes first."""
+    for ax in [ax for ax in axes if ax.axison]:
         ax.set_ylim(len(labels) - 0.5, -0.5)
-        ax.set_yticks(range(len(labels)), labels if ax is drawn[0] else [""] * len(labels))
-        ax.tick_params(labelleft=ax is drawn[0])
+        ax.set_yticks(range(len(labels)), [""] * len(labels))
+    box = axes[0].get_position()
+    look = {"ha": "right", "va": "center_baseline", "size": 7.5, "color": MUTED}
+    for place, label in enumerate(labels):
+        y = box.y1 - (place + 0.5) / len(labels) * box.height
+        axes[0].figure.text(box.x0 - 0.006, y, label, **look)
 
 
 def say_why(ax: Axes, reason: str) -> None:

@@ -87,13 +87,15 @@ def left(ran: pd.DataFrame) -> pd.DataFrame:
     """A row a format, edit and statistic: its estimate over all tensors or answers, and of tensors
     the `lowest` and `highest`."""
     by = [*_EDIT, "words", "statistic"]
-    whole = ran[ran["tensor"].isna()]
-    single = ran[ran["tensor"].notna()].groupby(by)["estimate"].agg(lowest="min", highest="max")
-    kept = [*by, *_FORMAT, "estimate", "ci_low", "ci_high"]
-    kept += ["control_median", "control_p95", "control_draws", "n"]
+    single = ran[ran["tensor"].notna()].groupby(by)["estimate"]
+    whole = ran[ran["tensor"].isna() & np.isfinite(ran["estimate"])]  # shares of none are missing
     order = whole["edit"].map({"weight_projection": 0, "weight_addition": 1})
     whole = whole.assign(place=order).sort_values(["place", "dose"], kind="stable")
-    return whole[kept].join(single, on=by)
+    kept = [*by, *_FORMAT, "estimate", "ci_low", "ci_high"]
+    whole = whole[[*kept, "control_median", "control_p95", "control_draws", "n"]]
+    keys = list(whole[by].itertuples(index=False, name=None))
+    ends = {"lowest": single.min().to_dict(), "highest": single.max().to_dict()}
+    return whole.assign(**{name: [of.get(k, np.nan) for k in keys] for name, of in ends.items()})
 
 
 def _why(rows: pd.DataFrame, measure: str, edit: str, dose: float) -> str:
