@@ -234,11 +234,13 @@ def read_rows(path: Path, keep: pc.Expression) -> pd.DataFrame:
     """
     try:
         table = pq.read_table(path, filters=keep, use_threads=False)
-        name = _provenance(table.schema.metadata)["table"]
-        frame = table.to_pandas()
-        _check(frame, SCHEMAS[name], f"{path} ({name})")
-    except (PhasescopeError, KeyError, *_UNREADABLE) as error:
-        raise Damaged(path, f"{path}: not a readable table: {plainly(str(error))}") from None
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    name, frame = _provenance(table.schema.metadata).get("table"), table.to_pandas()
+    try:
+        _check(frame, SCHEMAS.get(name, ()), f"{path} ({name})")
+    except PhasescopeError as error:
+        raise Damaged(path, str(error)) from None
     return frame
 
 
