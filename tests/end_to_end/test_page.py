@@ -50,7 +50,7 @@ STUDIES = {
     "hostile": hostile,
     "one": lambda: SyntheticStudy().model("only", ["deletable_circuit"]),
     "failed": failed,
-    "frontier": lambda: frontier().surveyed(),
+    "frontier": frontier,
 }
 
 

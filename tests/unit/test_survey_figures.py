@@ -80,6 +80,10 @@ def said(ax):
     return " ".join(" ".join(t.get_text() for t in ax.texts).split())
 
 
+def words_of(page):
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", page)).split())
+
+
 def heights(ax):
     """Height of each bar, by its place."""
     return {round(b.get_x() + b.get_width() / 2): b.get_height() for b in ax.patches}
@@ -280,12 +284,11 @@ def test_of_many_experts_the_download_has_the_leading_ones(study):
 
 def test_what_was_not_surveyed_says_why(page, tmp_path):
     """A section that is silent about routing would read as routing without a difference."""
-    plain = " ".join(re.sub(r"<[^>]+>", " ", page).split())
+    plain = words_of(page)
     assert f"Not measured. {NO_EXPERTS}." in plain
     bare = SyntheticStudy().model("a", ["none"])
     build(bare.write(tmp_path), tmp_path / "index.html")
-    text = (tmp_path / "index.html").read_text(encoding="utf-8")
-    plain = " ".join(re.sub(r"<[^>]+>", " ", text).split())
+    plain = words_of((tmp_path / "index.html").read_text(encoding="utf-8"))
     for stage, times in (("survey", 2), ("survival", 1)):
         words = f"Not measured. the configuration's key {stage} does not ask for it."
         assert plain.count(words) == times
@@ -294,9 +297,8 @@ def test_what_was_not_surveyed_says_why(page, tmp_path):
 
 def test_hostile_strings_stay_text_in_these_figures_too(tmp_path):
     """A tensor's or model's name comes from strangers' files."""
-    study = SyntheticStudy().model(
-        HOSTILE, ["three_pathway", "not_run"], architecture="moe-hybrid", reason=HOSTILE
-    )
+    moe = {"architecture": "moe-hybrid", "reason": HOSTILE, "layers": 3}
+    study = SyntheticStudy().model(HOSTILE, ["three_pathway", "not_run"], **moe)
     study.model("dense", ["none"], layers=2).surveyed(reason=HOSTILE)
     for row in study.rows["survival"]:
         if row.get("tensor") or row["status"] == "not_run":
