@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import synthetic_survey
 import yaml
 
 from phasescope import claims
@@ -194,11 +195,10 @@ class SyntheticStudy:
             alone = [
                 full | {"direction": "per_layer", "site": "mixer"},
                 full | {"direction": "safety_experts", "site": "expert_selection"},
+                full | {"direction": "per_layer", "layers": every[layers // 2 :]},
             ]
             more = {"direction": "per_layer", "site": "several"}
-            return alone + [
-                full | more | {"pathways": n, "position": "end_of_thinking"} for n in names
-            ]
+            return alone + [full | more | {"pathways": n} for n in names]
         if design == "ablation-layers":
             return [full | {"layers": [i]} for i in every]
         if design == "ablation-coverage":
@@ -218,6 +218,8 @@ class SyntheticStudy:
         ]
 
     def _strength(self, setting, layers, phase):
+        if setting["pathways"] == "A+R+S" and phase == "three_pathway":
+            return 0.95
         share = len(setting["layers"]) / (layers - 1)
         if len(setting["layers"]) == 1 and setting["dose"] > 0:
             share = 0.9 * np.exp(-((setting["layers"][0] / layers - 0.6) ** 2) / 0.05)
@@ -271,7 +273,8 @@ class SyntheticStudy:
                 }
                 self.rows["interventions"].append(base | text | swept)
                 if design != "ablation-layers" or i == best:
-                    cost = 0.03 * strength if phase == "deletable_circuit" else 0.3 * strength
+                    free = phase in ("deletable_circuit", "three_pathway")
+                    cost = (0.03 if free else 0.3) * strength
                     self.rows["interventions"].append(
                         base | text | self._graded(strength, cost, phase, i == best)
                     )
@@ -431,6 +434,30 @@ class SyntheticStudy:
                 for e in ("", "_ci_low", "_ci_high")
             }
         self.rows["phases"].append(keys | row)
+
+    def surveyed(self, reason=synthetic_survey.NO_EXPERTS):
+        """Add the survey and survival of every cell that ran; `reason`: why what has no experts
+        routes nothing."""
+        self.config |= {"survey": ["routing", "trajectories"], "survival": ["plain"]}
+        tables = {name: [] for name in ("routing", "trajectories", "survival")}
+        for cell in (c for c in self.rows["cells"] if c["status"] == "run"):
+            keys = {name: cell[name] for name in ("model", "precision")}
+            layers = 1 + max(r["layer"] for r in self.rows["probes"] if r.items() >= keys.items())
+            experts = cell["architecture"].startswith("moe")
+            routed = [{"n": 0, "status": "not_run", "reason": reason}]
+            if experts:
+                routed = synthetic_survey.routing(self.rng, layers)
+            found = {
+                "routing": routed,
+                "trajectories": synthetic_survey.trajectories(self.rng, layers, experts),
+                "survival": synthetic_survey.survival(self.rng, layers),
+            }
+            if cell["precision"] != "16":
+                del found["survival"]
+            for table, rows in found.items():
+                tables[table] += [keys | row for row in rows]
+        self.rows |= tables
+        return self
 
     def judged(self):
         """Add the verdicts that the claims' tests give on these tables, as if calibrated by the

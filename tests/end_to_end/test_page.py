@@ -5,6 +5,7 @@ import json
 import re
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -12,25 +13,62 @@ import pytest
 from phasescope.report import build
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from synthetic_study import HOSTILE, SyntheticStudy, demo
+from synthetic_study import HOSTILE, SyntheticStudy, demo, frontier
 
 BY = "css selector"
 OFFLINE = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
 
 
+def mixed():
+    study = SyntheticStudy().model("alpha", ["deletable_circuit", "indeterminate", "not_run"])
+    return study.model("beta", ["none"], reason="zeppelin").model("Gamma-" + "x" * 58, ["not_run"])
+
+
+def hostile():
+    study = SyntheticStudy(title=HOSTILE)
+    moe = {"architecture": "moe-hybrid", "reason": HOSTILE, "text": HOSTILE}
+    return study.model(HOSTILE, ["indeterminate", "not_run"], **moe).surveyed(reason=HOSTILE)
+
+
+def failed():
+    """A cell whose intervene stage failed, beside one of which all ran."""
+    study = SyntheticStudy().model("whole", ["three_pathway"], architecture="moe-hybrid").surveyed()
+    study.model("broken", ["indeterminate"])
+    for table in ("interventions", "coherence", "behavior"):
+        study.rows[table] = [r for r in study.rows[table] if r["model"] != "broken"]
+    reason = "the job intervene failed; its log says why"
+    lost = {"stages_run": "quantize, probe, select", "stages_not_run": "intervene, cohere"}
+    study.rows["cells"][-1] |= lost | {"status": "partly", "reason": f"intervene: {reason}"}
+    keys = {"model": "broken", "precision": "16", "phase": "not_run", "reason": reason}
+    study.rows["phases"][-1] = keys | {"thresholds_sha256": "0" * 64}
+    return study
+
+
+STUDIES = {
+    "demo": lambda: demo(keep_text=True),
+    "mixed": mixed,  # the demo that differs by row
+    "hostile": hostile,
+    "one": lambda: SyntheticStudy().model("only", ["deletable_circuit"]),
+    "failed": failed,
+    "frontier": frontier,
+}
+
+
+class Pages(dict):
+    """Paths of pages by the name of their study, built when they are asked for."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __missing__(self, name):
+        path = self.folder(name) / "index.html"
+        build(STUDIES[name]().write(path.parent), path)
+        return self.setdefault(name, path)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Paths of three pages: the demo, one that differs by row, and a hostile one."""
-    mixed = SyntheticStudy().model("alpha", ["deletable_circuit", "indeterminate", "not_run"])
-    mixed.model("beta", ["none"], reason="zeppelin").model("Gamma-" + "x" * 58, ["not_run"])
-    hostile = SyntheticStudy(title=HOSTILE)
-    hostile.model(HOSTILE, ["indeterminate", "not_run"], reason=HOSTILE, text=HOSTILE)
-    found = {}
-    for name, study in {"demo": demo(keep_text=True), "mixed": mixed, "hostile": hostile}.items():
-        folder = tmp_path_factory.mktemp(name)
-        build(study.write(folder), folder / "index.html")
-        found[name] = folder / "index.html"
-    return found
+    return Pages(tmp_path_factory.mktemp)
 
 
 class Reader:
@@ -233,6 +271,39 @@ def test_all_controls_and_figures_have_names(reader):
     assert {"button", "link", "table", "region"} <= set(found)
     assert len(found.get("image", []) + found.get("img", [])) > 10
     assert not [role for role, names in found.items() if not all(n.strip() for n in names)]
+
+
+AXE = "axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", STUDIES)
+def test_nothing_stands_in_the_way_of_a_reader(reader, name, scheme):
+    """Too little contrast, a control without a name or a false role shut readers out."""
+    reader.media(scheme=scheme)
+    reader.open(name)
+    reader.run(
+        "document.querySelectorAll('details').forEach(d => d.open = true);"
+        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
+    )
+    source = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+    reader.cdp("Runtime.evaluate", expression=source)  # the page's policy lets no script in
+    answer = reader.cdp("Runtime.evaluate", expression=AXE, awaitPromise=True, returnByValue=True)
+    found = json.loads(answer["result"]["value"])
+    hard = [v for v in found if v["impact"] in ("serious", "critical")]
+    assert [(v["id"], v["help"], v["nodes"][0]["html"][:200]) for v in hard] == []
+
+
+def test_axe_finds_what_is_wrong(reader):
+    """If it failed, the check above would be of nothing."""
+    reader.open("one")
+    reader.run("document.querySelector('h1, h2').style.color = '#fefefe'")
+    reader.run("document.querySelectorAll('.mpl title').forEach(t => t.remove())")
+    source = (files("axe_core_python") / "axe.min.js").read_text(encoding="utf-8")
+    reader.cdp("Runtime.evaluate", expression=source)
+    answer = reader.cdp("Runtime.evaluate", expression=AXE, awaitPromise=True, returnByValue=True)
+    found = {v["id"] for v in json.loads(answer["result"]["value"])}
+    assert "color-contrast" in found
 
 
 def test_paper_gets_what_is_folded(reader):

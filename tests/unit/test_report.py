@@ -117,7 +117,13 @@ def many(tmp_path_factory):
     return page_of(crowd(), tmp_path_factory.mktemp("many"))
 
 
-@pytest.fixture(params=["small", "large", "empty", "hostile", "many"])
+@pytest.fixture(scope="module")
+def surveyed(tmp_path_factory):
+    study = SyntheticStudy().model("moe", ["three_pathway", "none"], architecture="moe-hybrid")
+    return page_of(study.surveyed(), tmp_path_factory.mktemp("surveyed"))
+
+
+@pytest.fixture(params=["small", "large", "empty", "hostile", "many", "surveyed"])
 def page(request):
     return request.getfixturevalue(request.param)
 
@@ -137,7 +143,8 @@ def test_ids_are_unique_and_every_link_and_reference_has_its_target(page):
 def test_the_page_loads_nothing(page):
     """A report is opened offline and on machines that must not phone home."""
     loaded = [h for h in page.values("href") if not h.startswith("#")] + page.values("src")
-    assert loaded == ["data:,"]
+    assert loaded[0] == "data:,"
+    assert all(link.startswith("data:image/png;base64,") for link in loaded[1:])
     for css in page.content["style"]:
         assert "url(" not in css and "@import" not in css
     assert not [tag for tag, _ in page.elements if tag in ("img", "iframe", "object", "embed")]

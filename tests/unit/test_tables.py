@@ -6,17 +6,19 @@ import stat
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import phasescope
-from phasescope.errors import NotRun, PhasescopeError
+from phasescope.errors import Damaged, NotRun, PhasescopeError
 from phasescope.tables import (
     SCHEMAS,
     atomic_folder,
     frame_of,
     read,
     read_provenance,
+    read_rows,
     read_table,
     store,
     write_table,
@@ -160,6 +162,22 @@ def test_tables_follow_the_umask(tmp_path, frame, umask):
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "t.parquet").stat().st_mode) == 0o666 & ~umask
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o777 & ~umask
+
+
+def test_rows_that_are_asked_for_come_alone(tmp_path, frame):
+    """If it failed, a page of one model would hold a table of millions of rows in memory."""
+    path = tmp_path / "t"
+    write_table(path, frame, "probes", PROVENANCE)
+    pd.testing.assert_frame_equal(
+        read_rows(path, pc.field("layer") == 4), frame[1:].reset_index(drop=True)
+    )
+    assert list(read_rows(path, pc.field("model") == "'; none").columns) == list(frame.columns)
+    pq.write_table(pa.table({"layer": [4]}), path)
+    with pytest.raises(Damaged, match="columns do not follow"):
+        read_rows(path, pc.field("layer") == 4)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(Damaged, match="not a readable Parquet table"):
+        read_rows(path, pc.field("layer") == 4)
 
 
 def test_same_table_same_bytes(tmp_path, frame):

@@ -53,6 +53,7 @@
     return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
   };
   for (const button of all("[data-csv]")) {
+    button.hidden = false;
     button.onclick = () => {
       const { columns, rows } = JSON.parse(byId(`data-${button.dataset.csv}`).textContent);
       const csv = [columns, ...rows].map((row) => row.map(field).join(",")).join("\r\n");

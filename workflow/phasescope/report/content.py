@@ -10,6 +10,7 @@ from phasescope.report import formats
 from phasescope.report.names import PHASES, pretty
 from phasescope.report.settings import proven
 from phasescope.report.study import Model, Study, records
+from phasescope.report.svg import Drawing
 
 _CANDIDATES = 12  # directions shown of a selection
 _MOST_ROWS = 20_000  # of a table that the page carries whole
@@ -87,6 +88,27 @@ def downloads(study: Study) -> dict[str, dict]:
 def claims_cut(study: Study) -> bool:
     """Whether the page offers no verdicts on single cells: there are too many."""
     return "claims" in study.tables and len(study.tables["claims"]) > _MOST_ROWS
+
+
+def points(sections: Sequence[dict]) -> dict[str, dict]:
+    """What figures of the models' sections show, as tables for CSV, by the figures' ids."""
+    drawings = [d for own in sections for d in own.values() if isinstance(d, Drawing)]
+    return {
+        d.fid: {
+            "columns": list(d.points.columns),
+            "rows": [[_plain(v) for v in row.values()] for row in records(d.points)],
+        }
+        for d in drawings
+        if d.points is not None
+    }
+
+
+def unsurveyed(study: Study, model: Model, table: str) -> list[str]:
+    """Why nothing of a long table ran of a model, over its precisions that could."""
+    rows = study.surveyed(table, model.id, ())
+    own = [v["precision"] for v in model.verdicts]
+    able = [p for p in own if table != "survival" or p == "16"] or own
+    return list(dict.fromkeys(study.why_unsurveyed(table, rows, model.id, p) for p in able))
 
 
 def _plain(value):

@@ -14,14 +14,18 @@ from phasescope.report import (
     claims,
     content,
     depth,
+    factorial,
     findings,
     formats,
     names,
     phase_map,
     plane,
     rates,
+    routing,
     settings,
+    survival,
     sweeps,
+    trajectories,
 )
 from phasescope.report.study import Model, Study, load
 from phasescope.tables import atomic_file
@@ -49,6 +53,7 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
     css = _environment().get_template("style.css").render(phases=names.PHASES, names=names)
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     parts = findings.sentence(study)
+    sections = [_model(study, model) for model in drawn]
     return {
         "study": study,
         "css": Markup(css),
@@ -63,7 +68,7 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
         "map_narrow": phase_map.narrow(study) if study.models else None,
         "verdicts": content.verdict_rows(study, drawn),
         "verdict_n": content.verdict_n(study),
-        "models": [_model(study, model) for model in drawn],
+        "models": sections,
         "others": len(study.models) - len(drawn),
         "claims": claims.section(study, drawn),
         "claims_cut": content.claims_cut(study),
@@ -73,7 +78,7 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
         "provenance": content.provenance_rows(study),
         "cells": content.cell_rows(study),
         "commands": content.commands(study),
-        "downloads": content.downloads(study),
+        "downloads": content.downloads(study) | content.points(sections),
         "configuration": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True),
         "organisms": "organisms" in str(study.config.get("sheet", "")),
     }
@@ -82,12 +87,27 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
 def _model(study: Study, model: Model) -> dict:
     """Everything that a model's section shows."""
     designs = settings.designs_of(study, model)
+    removed = {
+        "plane": plane.plane(study, model),
+        "factorial": factorial.factorial(study, model),
+    }
+    surveyed = {
+        "routing": routing.routing(study, model),
+        "trajectories": trajectories.trajectories(study, model),
+        "survival": survival.survival(study, model),
+    }
     return {
         "of": model,
         "auroc": depth.auroc(study, model),
         "gap": depth.gap(study, model),
         "agreement": depth.agreement(study, model),
-        "plane": plane.plane(study, model),
+        **removed,
+        **surveyed,
+        # a cell may have no verdict for want of one design, and yet most of its measurements
+        "measured": model.ran or any((removed | surveyed).values()),
+        "unsurveyed": {
+            t: content.unsurveyed(study, model, t) for t, d in surveyed.items() if not d
+        },
         "sweeps": {d: sweeps.sweep(study, model, d) for d in designs},
         "selection": content.selection_rows(study, model),
         "coherence": content.coherence_rows(study, model),
@@ -96,7 +116,8 @@ def _model(study: Study, model: Model) -> dict:
         "why": {
             stage: list(dict.fromkeys(study.why(model.id, p, stage) for p in study.precisions))
             for stage in ("probe", "intervene", "cohere")
-        },
+        }
+        | {"pathways": factorial.why_none(study, model)},
     }
 
 

@@ -1,6 +1,7 @@
 """Small multiples: a grid of panels, precisions across, with room for words on the left."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,29 +28,32 @@ class Row:
     limits: tuple[float, float] | None = None
 
 
-def grid(rows: list[Row], precisions: list[str]) -> tuple[Figure, list[list[Axes]]]:
-    """A figure of `rows` by precisions; axes come as [row][precision].
+def grid(
+    rows: list[Row], columns: list[str], left: float = _LEFT, between: float = _BETWEEN
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure of `rows` by columns, as a rule precisions; axes come as [row][column].
 
-    Row titles and units stand at the left, precisions on top. Call `finish` when all is drawn.
+    Row titles and units stand in the margin at the left (its width and the space between rows in
+    inches), the columns' names on top. Call `finish` when all is drawn.
     """
-    height = _TOP + _BOTTOM + sum(r.height for r in rows) + _BETWEEN * (len(rows) - 1)
+    height = _TOP + _BOTTOM + sum(r.height for r in rows) + between * (len(rows) - 1)
     figure = new_figure(WIDTH, height)
-    width = (WIDTH - _LEFT - _RIGHT - _GAP * (len(precisions) - 1)) / len(precisions)
+    width = (WIDTH - left - _RIGHT - _GAP * (len(columns) - 1)) / len(columns)
     axes, bottom = [], height - _TOP
     for row in rows:
         bottom -= row.height
         _name(figure, row, bottom + row.height)
         line = []
-        for j in range(len(precisions)):
-            box = (_LEFT + j * (width + _GAP), bottom, width, row.height)
+        for j in range(len(columns)):
+            box = (left + j * (width + _GAP), bottom, width, row.height)
             share = (WIDTH, height, WIDTH, height)
             ax = figure.add_axes([inches / whole for inches, whole in zip(box, share, strict=True)])
             _dress(ax, row)
             line.append(ax)
         axes.append(line)
-        bottom -= _BETWEEN
-    for ax, precision in zip(axes[0], precisions, strict=True):
-        ax.set_title(pretty(precision), pad=7)
+        bottom -= between
+    for ax, column in zip(axes[0], columns, strict=True):
+        ax.set_title(pretty(column), pad=7)
     return figure, axes
 
 
@@ -78,14 +82,16 @@ def nice(bins: int, integer: bool = False) -> Locator:
     return MaxNLocator(bins, integer=integer, steps=[1, 2, 2.5, 5, 10])
 
 
-def finish(axes: list[list[Axes]], x_label: str, ticks: Locator | None = None) -> None:
+def finish(
+    axes: list[list[Axes]], x_label: str, ticks: Locator | None = None, share_y: bool = True
+) -> None:
     """Share y along rows and x everywhere; label the outermost panels that hold something."""
     everything = [ax for line in axes for ax in line if ax.axison]
     ends = [sorted(ax.get_xlim()) for ax in everything]
     low, high = min(a for a, _ in ends), max(b for _, b in ends)
     for ax in everything:
         ax.set_xlim(*((high, low) if ax.xaxis_inverted() else (low, high)))
-    for line in axes:
+    for line in axes if share_y else ():
         _share_y([ax for ax in line if ax.axison])
     for column in zip(*axes, strict=True):
         for ax in [ax for ax in column if ax.axison][-1:]:
@@ -109,6 +115,19 @@ def _share_y(drawn: list[Axes]) -> None:
         places = [y for y in nice(4).tick_values(low, high) if low <= y <= high]
         ends = {"xmin": 0, "xmax": 1, "transform": ax.get_yaxis_transform()}
         ax.hlines(places, **ends, color=GRID, lw=0.7, zorder=0.5)
+
+
+def categories(axes: list[Axes], labels: Sequence[str]) -> None:
+    """Name the places 0, 1, … of a row's y axis from the top down, left of its first panel, whether
+    or not that holds something; `finish` comes first."""
+    for ax in [ax for ax in axes if ax.axison]:
+        ax.set_ylim(len(labels) - 0.5, -0.5)
+        ax.set_yticks(range(len(labels)), [""] * len(labels))
+    box = axes[0].get_position()
+    look = {"ha": "right", "va": "center_baseline", "size": 7.5, "color": MUTED}
+    for place, label in enumerate(labels):
+        y = box.y1 - (place + 0.5) / len(labels) * box.height
+        axes[0].figure.text(box.x0 - 0.006, y, label, **look)
 
 
 def say_why(ax: Axes, reason: str) -> None:

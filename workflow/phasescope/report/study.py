@@ -7,12 +7,15 @@ from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 
 from phasescope.errors import PhasescopeError
 from phasescope.report import formats
 from phasescope.report.names import pretty
-from phasescope.tables import read_provenance, read_table
+from phasescope.tables import frame_of, read_provenance, read_rows, read_table
+from phasescope.thresholds import read_thresholds
 
 TABLES = ("cells", "probes", "selection", "interventions", "coherence", "behavior", "phases")
 # only in studies that train their organisms first
@@ -21,6 +24,8 @@ PRECISIONS = ("16", "8", "4")
 # of answers and their comparison across models
 RATES = ("behavior_rates", "across_models")
 CLAIMS = ("claims", "calibration_claims")
+# where the configuration asks for them; too long to be read whole
+SURVEYED = ("routing", "trajectories", "survival")
 _ARCHITECTURES = ("dense-hybrid", "moe-hybrid", "moe-attention")
 # models with sections of their own: all of a study of so many, of more than that the first few
 # (their figures take seconds each, and a page must load)
@@ -56,11 +61,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Study:
-    """The tables of one study, its merged configuration, and the tables' provenance."""
+    """The tables of one study, its merged configuration, the tables' provenance, and the paths of
+    tables that are read a model at a time."""
 
     config: Mapping
     tables: Mapping[str, pd.DataFrame]
     provenance: Mapping[str, Mapping[str, str]]
+    long: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
@@ -149,6 +156,36 @@ class Study:
             frame = frame[frame[column] == value]
         return frame
 
+    def surveyed(self, table: str, model: str, statistics: Sequence[str]) -> pd.DataFrame:
+        """Rows of a long table for a model: those of the statistics, and those of what did not run;
+        none where the study has no such table."""
+        if table not in self.long:
+            return frame_of(table, [])
+        wanted = pc.field("statistic").isin(pa.array(statistics, pa.string()))
+        wanted |= pc.field("status") == "not_run"
+        return read_rows(self.long[table], (pc.field("model") == model) & wanted)
+
+    def why_unsurveyed(self, table: str, rows: pd.DataFrame, model: str, precision: str) -> str:
+        """Why a long table, of which `rows` are the model's, has nothing that ran in a cell."""
+        own = rows[(rows["precision"] == precision) & (rows["status"] == "not_run")]
+        if reasons := list(own["reason"].dropna().unique()):
+            return formats.some(reasons, 2)
+        stage = "survival" if table == "survival" else "survey"
+        if not self.config.get(stage) or (stage == "survey" and table not in self.config[stage]):
+            return f"the configuration's key {stage} does not ask for it"
+        if stage == "survival" and precision != "16":
+            return "edits are made at 16 bit, and followed from there"
+        return self.why(model, precision, stage)
+
+    def limit(self, section: str, key: str) -> float | None:
+        """A threshold of the study; None where its file is not here."""
+        return self._thresholds.get(section, {}).get(key)
+
+    @cached_property
+    def _thresholds(self) -> Mapping:
+        path = Path(str(self.config.get("thresholds", "config/thresholds.yaml")))
+        return read_thresholds(path) if path.is_file() else {}
+
     def why(self, model: str, precision: str, stage: str = "", design: str = "") -> str:
         """The reason that the tables give for something missing in a cell, nearest cause first."""
         designs = self.of("interventions", model, precision, status="not_run")
@@ -215,8 +252,10 @@ def load(folder: Path) -> Study:
     tables = {t: read_table(p) for t, p in paths.items()}
     for name in ("cells", "phases"):
         tables[name]["reason"] = [_plainly(reason) for reason in tables[name]["reason"]]
+    long = {t: p for t in SURVEYED if (p := folder / f"{t}.parquet").is_file()}
     return Study(
         config=config,
         tables=tables,
-        provenance={t: read_provenance(p) for t, p in paths.items()},
+        provenance={t: read_provenance(p) for t, p in (paths | long).items()},
+        long=long,
     )

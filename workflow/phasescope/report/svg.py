@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import matplotlib
+import pandas as pd
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -76,7 +77,7 @@ _HREF = "{http://www.w3.org/1999/xlink}href"
 @dataclass(frozen=True)
 class Drawing:
     """A figure with its name and what it shows, in words: its SVG for the page, or its files for a
-    paper, by suffix."""
+    paper, by suffix; and the rows that are drawn, where the page offers them."""
 
     fid: str
     svg: Markup
@@ -84,6 +85,7 @@ class Drawing:
     description: str
     caption: str
     files: dict[str, bytes]
+    points: pd.DataFrame | None = None
 
 
 def _shorter(match: re.Match) -> str:
@@ -108,6 +110,8 @@ def _rewrite(element: ElementTree.Element, used: set[str], prefix: str) -> None:
                 element.set("id", prefix + value)
         elif name == "style":
             element.set("style", _style(value))
+        elif name == "transform" and value.startswith("matrix"):  # of an image: tiny numbers count
+            element.set(name, value)
         elif name != "transform" or not value.startswith("rotate(-0 "):
             link = _LINK.sub(lambda m: m.group().replace("#", f"#{prefix}"), value)
             link = re.sub(r"\s*\n\s*", "", link) if name == "d" else link
@@ -184,14 +188,21 @@ def for_paper() -> Iterator[None]:
         _FOR_PAPER.reset(token)
 
 
-def drawing(figure: Figure, fid: str, title: str, description: str, caption: str = "") -> Drawing:
-    """Save a figure with its words."""
+def drawing(
+    figure: Figure,
+    fid: str,
+    title: str,
+    description: str,
+    caption: str = "",
+    points: pd.DataFrame | None = None,
+) -> Drawing:
+    """Save a figure with its words and what is drawn."""
     svg, files = Markup(""), {}
     if _FOR_PAPER.get():
         files = {kind: _saved(figure, kind) for kind in _PAPER}
     else:
         svg = inline_svg(_saved(figure, "svg").decode(), fid, title, description)
-    return Drawing(fid, svg, title, description, caption or description, files)
+    return Drawing(fid, svg, title, description, caption or description, files, points)
 
 
 def _saved(figure: Figure, kind: str) -> bytes:

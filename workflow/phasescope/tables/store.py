@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from phasescope.errors import Damaged, PhasescopeError, plainly, shown
@@ -223,6 +224,24 @@ def read_parts(path: Path, by: str) -> Iterator[pd.DataFrame]:
             yield frame[~last]
     if rest is not None:
         yield rest
+
+
+def read_rows(path: Path, keep: pc.Expression) -> pd.DataFrame:
+    """The rows of a table that an expression of its columns keeps; the others never are in memory
+    all together, and the file's hash is not compared.
+
+    Raises Damaged where the table cannot be read, or what is kept does not follow the schema.
+    """
+    try:
+        table = pq.read_table(path, filters=keep, use_threads=False)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    name, frame = _provenance(table.schema.metadata).get("table"), table.to_pandas()
+    try:
+        _check(frame, SCHEMAS.get(name, ()), f"{path} ({name})")
+    except PhasescopeError as error:
+        raise Damaged(path, str(error)) from None
+    return frame
 
 
 def study_folder(study: str | Path) -> Path:
