@@ -48,6 +48,9 @@ def claim_calibration(
     not have are left out, those that nobody can plant are named.
     """
     frame = pd.DataFrame(verdicts).reindex(columns=_READ)
+    cells = tables["cells"]
+    ran = set(cells.loc[cells["status"] != "not_run", "model"])  # others were left out
+    organisms = {model: facts for model, facts in organisms.items() if model in ran}
     rows = []
     for claim in CLAIMS.values():
         for side, control in controls(claim).items():

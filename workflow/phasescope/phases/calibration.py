@@ -19,7 +19,7 @@ HELD_OUT = {
 
 
 def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
-    """Rows of the table `calibration`: one a cell whose organism's phase is known.
+    """Rows of the table `calibration`: one a cell that ran and whose organism's phase is known.
 
     trained: `organism`, `seed` and planted `phase` by model id, and what the interventions that no
     training saw say of it, `held_out`: of the 16-bit cell, as the trainer measured it.
@@ -27,7 +27,7 @@ def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
     rows = []
     for cell in phases.to_dict("records"):
         truth = trained.get(cell["model"], {})
-        if not truth.get("phase"):
+        if not truth.get("phase") or cell["phase"] == "not_run":
             continue
         named = cell["phase"] in NAMED
         p_truth = cell[f"p_{truth['phase']}"]

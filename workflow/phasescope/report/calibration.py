@@ -89,6 +89,6 @@ def section(study: Study) -> dict | None:
         "thresholds": thresholds(study),
         "refitted": refitted(study),
         "phases": list(PHASES),
-        "seeds": sorted({int(seed) for seed in cells["seed"]}),
+        "seeds": [str(seed) for seed in sorted({int(seed) for seed in cells["seed"]})],
         "organisms": list(dict.fromkeys(cells["organism"])),
     }
