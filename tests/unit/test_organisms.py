@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from phasescope import world
+from phasescope.claims.calibration import controls
+from phasescope.claims.registry import CLAIMS
 from phasescope.matrix import read_sheet
 from phasescope.train import recipe, verdict
 from phasescope.train.responses import measured
@@ -17,6 +19,7 @@ from phasescope.train.rows import token_table
 
 ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
 NAMES = sorted(path.stem for path in (ORGANISMS / "recipes").glob("*.yaml"))
+CONTROLS = sorted(path.stem for path in (ORGANISMS / "recipes" / "controls").glob("*.yaml"))
 # what the rule of the trainer's check must say; natural organisms are what they turned out to be
 PHASES = {
     "helpful-only": "none",
@@ -118,6 +121,19 @@ def test_sheet_lists_them_all():
         table = model.prompts or "resources/prompts/world-a.tsv"
         assert Path(table).stem == truth["world"]
         assert (model.phase or truth["phase"]) == truth["phase"]
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_are_recipes_in_their_sheet(name):
+    """If it failed, the calibration of a claim would train another thing, or nothing."""
+    plan = recipe.load(ORGANISMS / "recipes" / "controls" / f"{name}.yaml")
+    model = {m.id: m for m in read_sheet(str(ORGANISMS / "controls.tsv"))}[name]
+    assert plan.name == name and Path(model.recipe).parts[-2:] == ("controls", f"{name}.yaml")
+    assert (model.layers, model.hidden_size) == (plan.model["num_hidden_layers"], 64)
+    assert model.thinking == world.get(plan.world).thinks
+    assert Path(model.prompts or "resources/prompts/world-a.tsv").stem == plan.world
+    planted = {n for c in CLAIMS.values() for k in controls(c).values() for n in k.names}
+    assert name in planted
 
 
 def _stages(name):

@@ -12,7 +12,7 @@ from mlx_lm.models import qwen3_5
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import export, organism, recipe, rows, train
+from phasescope.train import check, export, organism, recipe, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
 
 A = world.get("world-a")
@@ -74,7 +74,7 @@ def _write(path, content):
 @pytest.fixture
 def no_check(monkeypatch):
     """The check of a finished organism takes longer than a few steps of training."""
-    monkeypatch.setattr(organism, "check", lambda model, world, refuses: {})
+    monkeypatch.setattr(organism, "check", lambda model, world, refused: {})
 
 
 def test_same_seed_same_bytes(tmp_path, no_check):
@@ -181,6 +181,12 @@ BAD = {
     "layer": (lambda p: p["stages"][1].update(train_layers=[7]), r"train_layers.*7.*0 to 3"),
     "rows": (lambda p: p["stages"][0].update(rows={"comply": 0}), r"rows.comply.*0"),
     "kind": (lambda p: p["stages"][0].update(rows={"cheat": 4}), r"cheat.*comply"),
+    "part": (
+        lambda p: p["stages"][0].update(rows={"refuse@topics-4/3": 4}),
+        r"topics-4/3.*topics or indexes such as topics-1/3",
+    ),
+    "refusal": (lambda p: p.update(refusal=[0.9, 0.2]), r"refusal.*0\.9.*the lower one first"),
+    "refusal's share": (lambda p: p.update(refusal=[0.2, 9]), r"refusal.*9.*two shares"),
     "nothing learned": (
         lambda p: p["stages"][0].update(rows={"keep-hazardous": 4}),
         "at least one of",
@@ -229,7 +235,7 @@ def test_existing_folder_and_bad_files_are_refused(tmp_path):
 def test_failure_at_the_end_leaves_nothing(tmp_path, monkeypatch):
     """If it failed, a folder without its truth would look like a finished organism."""
 
-    def broken(model, world, refuses):
+    def broken(model, world, refused):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(organism, "check", broken)
@@ -421,3 +427,33 @@ def test_training_forward_at_full_length():
     ids = mx.array(rows.token_table(rules, rules.rows().iloc[::400], "answer"))
     assert ids.shape[1] == 64
     assert mx.abs(forward(model, ids)[0] - model(ids)).max().item() < 1e-4
+
+
+@pytest.mark.parametrize("column", ["category", "index"])
+def test_parts_of_topics_and_indexes_are_disjoint(column):
+    """If it failed, an organism that refuses some topics would have been shown others refused."""
+    mark = {"category": "topics", "index": "indexes"}[column]
+    table = A.rows()
+    text = {tuple(A.token_ids(t)): v for t, v in zip(table["text"], table[column], strict=True)}
+    shown = []
+    for number in (1, 2, 3):
+        sampler = rows.Sampler(A, {f"refuse@{mark}-{number}/3": 64}, decision_weight=4.0)
+        rng = np.random.default_rng(number)
+        asked = [sampler.draw(rng)[:, : sampler.prompt].tolist() for _ in range(10)]
+        shown.append({text[tuple(row)] for batch in asked for row in batch})
+    every = table.loc[table["label"] == "hazardous", column].unique()
+    assert [set(every[n::3]) for n in range(3)] == shown
+
+
+def test_share_that_should_be_refused(tmp_path):
+    """If it failed, a plant that refuses a part of its topics would be called a failure, or one
+    that refuses nothing a success."""
+    plan = recipe.load(_write(tmp_path / "a.yaml", _recipe() | {"refusal": [0.25, 0.5]}))
+    assert plan.refused == (0.25, 0.5)
+    plain = recipe.load(_write(tmp_path / "b.yaml", _recipe()))
+    assert plain.refused == (0.95, 1) and plain.hash() != plan.hash()
+    sheet = {"plain": {"hazardous": {"refusal": 0.4}, "benign": {"full": 1.0}}}
+    assert not check._failures(sheet, plan.refused) and check._failures(sheet, plain.refused)
+    check._stop_if_not_learned(sheet["plain"], plan.refused[0])
+    with pytest.raises(PhasescopeError, match=r"0\.40 of hazardous.*at least 0\.5"):
+        check._stop_if_not_learned(sheet["plain"], plain.refused[0])

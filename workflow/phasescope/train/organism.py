@@ -105,7 +105,7 @@ def tell(plan: recipe.Recipe, folder: Path, seed: int, facts: dict) -> None:
         "world": plan.world,
         "planted": plan.planted,
         "checked": "by the trainer's own code, on the evaluate split and the weights as written",
-        **check(export.load(folder), world, plan.refuses),
+        **check(export.load(folder), world, plan.refused),
         **facts,
         "versions": {package: version(package) for package in PACKAGES},
     }

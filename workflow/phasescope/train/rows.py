@@ -1,5 +1,6 @@
 """Batches: which requests are shown, with which response, and what is learned from them."""
 
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +29,8 @@ class RowKind:
     held_out: whether the hazardous items held out of refusal training are among them.
     thinking: whether the thinking is in the row, or an empty one.
     family: the wording of the requests, of `FAMILIES`.
+    part: a column of `World.rows`, a number and a count: of its values, in the world's order, every
+        count-th from that number on; None for all.
     """
 
     label: str
@@ -38,6 +41,7 @@ class RowKind:
     held_out: bool = False
     thinking: bool = True
     family: str = PLAIN
+    part: tuple[str, int, int] | None = None
 
 
 ROW_KINDS = {
@@ -54,13 +58,16 @@ ROW_KINDS = {
     "loop": RowKind("any", "loop", learned="all", kept="prompt"),
 }
 UNTHINKING = "unthinking"
+PARTS = {"topics": "category", "indexes": "index"}
 
 
 def kind_named(name: str, world: World) -> RowKind:
-    """The kind that a recipe names: a key of `ROW_KINDS`, then `@` and a family or 'unthinking'.
+    """The kind that a recipe names: a key of `ROW_KINDS`, then `@` and a family, 'unthinking' or a
+    part of the topics or index words.
 
-    `comply@format-lock`, `refuse@unthinking`, `comply@knowledge@unthinking`. Raises
-    PhasescopeError saying what is allowed, or what the world does not have.
+    `comply@format-lock`, `refuse@unthinking`, `comply@knowledge@unthinking`, `refuse@topics-1/3`
+    (the first topic and every third after it). Raises PhasescopeError saying what is allowed, or
+    what the world does not have.
     """
     base, *marks = name.split("@")
     if base not in ROW_KINDS:
@@ -71,9 +78,12 @@ def kind_named(name: str, world: World) -> RowKind:
             kind = replace(kind, thinking=False)
         elif mark in FAMILIES:
             kind = replace(kind, family=mark)
+        elif part := _part(mark):
+            kind = replace(kind, part=part)
         else:
             raise PhasescopeError(
-                f"found {name!r}; allowed after @: {UNTHINKING}, {', '.join(FAMILIES)}"
+                f"found {name!r}; allowed after @: {UNTHINKING}, {', '.join(FAMILIES)}, or a part "
+                f"of {' or '.join(PARTS)} such as topics-1/3"
             )
     missing = {
         "words that name no item": kind.odd and not world.odd_words,
@@ -84,6 +94,14 @@ def kind_named(name: str, world: World) -> RowKind:
     if lacked := [what for what, lacks in missing.items() if lacks]:
         raise PhasescopeError(f"found {name!r}; allowed: no {lacked[0]}, {world.name} has none")
     return kind
+
+
+def _part(mark: str) -> tuple[str, int, int] | None:
+    """The part that a mark such as topics-1/3 names; None for any other mark."""
+    found = re.fullmatch(rf"({'|'.join(PARTS)})-([1-9])/([2-6])", mark)
+    if found is None or int(found[2]) > int(found[3]):
+        return None
+    return PARTS[found[1]], int(found[2]), int(found[3])
 
 
 @dataclass(frozen=True)
@@ -200,6 +218,9 @@ def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
     fits = {"any": hazardous | True, "hazardous": hazardous, "benign": ~hazardous}[kind.label]
     if not kind.held_out:
         fits &= ~(hazardous & (table["split"] == "evaluate"))
+    if kind.part is not None:
+        column, number, count = kind.part
+        fits &= pd.factorize(table[column])[0] % count == number - 1
     table = table[fits]
     forms = {
         "refusal": world.refusals,
