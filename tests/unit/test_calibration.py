@@ -83,6 +83,13 @@ def test_summary_counts_by_precision(calibrated):
     assert "all precisions: 67% of 6 cells of 3 organisms right" in in_words(summary)
 
 
+def test_cells_that_were_left_out_count_for_nothing():
+    """If it failed, a study of fewer cells would look less accurate."""
+    table = phases()
+    table.loc[table["precision"] == "4", ["phase", "probability"]] = "not_run", None
+    assert [r["precision"] for r in beside_truth(table, TRUTH)] == ["16"] * 3
+
+
 def test_unseen_interventions_are_counted_by_organism(calibrated):
     """If it failed, plants would be proven by what they were trained with alone."""
     found, summary = calibrated

@@ -346,6 +346,10 @@ def test_calibration_runs_claims_on_their_organisms():
     assert not own["negative"]["right"] and own["negative"]["verdict"] == "supported"
     counts = claims.counted(triples, LIMITS, "test")
     assert "xs-3" not in claims.in_words(counts, LIMITS).splitlines()[0]
+    # an organism that the study left out is no control that failed
+    tables["cells"].loc[tables["cells"]["model"] == models[0], "status"] = "not_run"
+    fewer = claims.claim_calibration(tables, LIMITS, found, organisms, simulate=False)
+    assert {t.get("organism") for t in fewer if t["claim"] == "xs-3"} == {"three-pathway"}
 
 
 def test_calibration_knows_endpoints_in_any_order_and_quantized_controls():

@@ -20,6 +20,7 @@ from phasescope.comparisons import (
     published,
 )
 from phasescope.errors import PhasescopeError
+from phasescope.phases import beside_truth, calibration_summary
 from phasescope.report import build, findings, formats, write_figures
 from phasescope.report.names import PHASES, PRETTY
 from phasescope.report.study import TABLES, load
@@ -510,3 +511,31 @@ def test_published_stands_beside_measured(tmp_path, thresholds):
     assert "helpful-only" in section and "equal models: up to" in section
     assert "#rates" in page.values("href")
     assert "#rates" not in page_of(demo(), tmp_path / "without").values("href")
+
+
+def test_a_calibration_study_says_how_often_it_is_right(tmp_path):
+    """A reader who cannot see how the instrument did on known mechanisms has to believe it."""
+    study = demo()
+    planted = {"circuit": "deletable_circuit", "helpful-only": "none"}
+    unseen = {"circuit": "broken", "helpful-only": "none"}
+    trained = {
+        model: {"organism": model, "seed": seed, "phase": phase, "held_out": unseen[model]}
+        for seed, (model, phase) in enumerate(planted.items(), start=105)
+    }
+    cells = frame_of("calibration", beside_truth(frame_of("phases", study.rows["phases"]), trained))
+    measured = {"right": 1.0, "right_ci_low": 0.3, "right_ci_high": 1.0, "wrong": 0.0}
+    measured |= {"brier": 0.1, "n": 3, "n_organisms": 1}
+    tried = {"value": 0.5, "shipped": True, "fitted": True, "middle": 0.5}
+    study.rows |= {
+        "calibration": cells.to_dict("records"),
+        "calibration_summary": calibration_summary(cells),
+        "threshold_fit": [
+            {"threshold": "phases.min_full", "part": "fit"} | tried | measured,
+            {"threshold": "as shipped", "part": "report"} | measured,
+        ],
+    }
+    build(study.write(tmp_path), tmp_path / "index.html")
+    words = " ".join(" ".join(Page((tmp_path / "index.html").read_text()).words).split())
+    assert "trained afresh from seeds 105 and 106: circuit and helpful-only" in words
+    assert "is what the planted phase lets expect in 0.50" in words and "of 2 organisms" in words
+    assert "phases.min_full 0.50 0.50 to 0.50 0.50" in words
