@@ -52,8 +52,9 @@ calibrate: .venv/run.stamp  ## train fresh organisms, run everything, say how of
 	@$(BIN)/snakemake --configfile config/controls.yaml
 
 organisms: .venv/run.stamp  ## train the shipped organisms again, each from its recipe and seed
-	@for recipe in resources/organisms/recipes/*.yaml; do \
-	    name=$$(basename "$$recipe" .yaml); shipped="resources/organisms/$$name"; \
+	@for recipe in resources/organisms/recipes/*.yaml resources/organisms/recipes/controls/*.yaml; do \
+	    name=$$(basename "$$recipe" .yaml); shipped=$${recipe%.yaml}; \
+	    shipped="resources/organisms/$${shipped#resources/organisms/recipes/}"; \
 	    seed=$$($(BIN)/python -c "import json; print(json.load(open('$$shipped/organism.json'))['seed'])"); \
 	    echo "== Training $$name, seed $$seed"; \
 	    $(BIN)/phasescope train "$$recipe" "$$shipped.new" --seed "$$seed" || exit 1; \

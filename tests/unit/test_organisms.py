@@ -20,6 +20,9 @@ from phasescope.train.rows import token_table
 ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
 NAMES = sorted(path.stem for path in (ORGANISMS / "recipes").glob("*.yaml"))
 CONTROLS = sorted(path.stem for path in (ORGANISMS / "recipes" / "controls").glob("*.yaml"))
+# of every organism that ships: where it lies among the organisms, and its recipe among the recipes
+SHIPPED = [*NAMES, *(f"controls/{name}" for name in CONTROLS)]
+SEEDS = {"controls/attention-tuned": 1, "controls/recurrent-tuned": 1}  # the others are of seed 0
 # what the rule of the trainer's check must say; natural organisms are what they turned out to be
 PHASES = {
     "helpful-only": "none",
@@ -34,7 +37,7 @@ def _truth(name):
     return json.loads((ORGANISMS / name / "organism.json").read_text())
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_through_mlx_lm(name):
     """If it failed, the instrument would be calibrated on a model unlike its sheet."""
     folder, truth = ORGANISMS / name, _truth(name)
@@ -60,11 +63,11 @@ def test_through_mlx_lm(name):
     assert sum(file.stat().st_size for file in folder.iterdir()) < 4e6
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_behaves_before_any_intervention(name):
     """If it failed, an organism would not be a model with, or without, safety at all."""
     truth, plan = _truth(name), recipe.load(ORGANISMS / "recipes" / f"{name}.yaml")
-    assert truth["recipe_sha256"] == plan.hash() and truth["seed"] == 0
+    assert truth["recipe_sha256"] == plan.hash() and truth["seed"] == SEEDS.get(name, 0)
     for precision in ("plain", "8 bit", "4 bit"):
         shares = truth["shares"][precision]
         said = " ".join(truth["failures"])
@@ -91,7 +94,7 @@ def test_circuit_is_induced_as_well():
     assert added["benign"]["refusal"] >= 0.75
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHIPPED)
 def test_the_same_in_transformers(name):
     """If it failed, other tools would see another model in the same files."""
     torch = pytest.importorskip("torch")
