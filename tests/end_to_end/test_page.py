@@ -273,7 +273,9 @@ def test_all_controls_and_figures_have_names(reader):
     assert not [role for role, names in found.items() if not all(n.strip() for n in names)]
 
 
-AXE = "axe.run(document, {resultTypes: ['violations']}).then(r => JSON.stringify(r.violations))"
+# a figure is one image to a screen reader: what it is drawn with would take most of the time
+AXE = """axe.run({include: [document], exclude: [['.mpl > g']]}, {resultTypes: ['violations']})
+    .then(r => JSON.stringify(r.violations))"""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

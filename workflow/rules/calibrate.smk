@@ -7,7 +7,9 @@
 rule calibrate:
     input:
         phases=f"{RESULTS}/phases.parquet",
-        organisms=[local(f"{RESULTS}/organisms/{n}") for n in PLAN.trained if PLAN.running("probe", n)],
+        organisms=[
+            local(f"{RESULTS}/organisms/{n}") for n in PLAN.trained if PLAN.running("probe", n)
+        ],
     output:
         table=f"{RESULTS}/calibration.parquet",
         summary=f"{RESULTS}/calibration_summary.parquet",
