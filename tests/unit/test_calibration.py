@@ -10,7 +10,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import from_seeds, read_sheet
-from phasescope.phases import beside_truth, calibration_summary, fit_thresholds, in_words
+from phasescope.phases import beside_truth, calibration_summary, fit_thresholds, in_words, to_run
 from phasescope.stats import clustered_wilson
 from phasescope.tables import frame_of
 from phasescope.tables.schemas import PHASES
@@ -84,10 +84,15 @@ def test_summary_counts_by_precision(calibrated):
 
 
 def test_cells_that_were_left_out_count_for_nothing():
-    """If it failed, a study of fewer cells would look less accurate."""
+    """If it failed, a study of fewer cells would look less accurate, or one whose stages failed
+    more accurate than it is."""
     table = phases()
     table.loc[table["precision"] == "4", ["phase", "probability"]] = "not_run", None
-    assert [r["precision"] for r in beside_truth(table, TRUTH)] == ["16"] * 3
+    cells = table[["model", "precision"]].assign(status="partly")  # a stage failed
+    failed = beside_truth(to_run(table, cells), TRUTH)
+    assert [r["right"] for r in failed] == [True, False] * 3
+    cells.loc[cells["precision"] == "4", "status"] = "not_run"
+    assert [r["precision"] for r in beside_truth(to_run(table, cells), TRUTH)] == ["16"] * 3
 
 
 def test_unseen_interventions_are_counted_by_organism(calibrated):

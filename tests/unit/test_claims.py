@@ -324,6 +324,22 @@ def test_what_nobody_can_plant_stays_uncalibrated():
     assert kept["verdict"] == "uncalibrated" and "no plant known" in kept["reason"]
 
 
+def test_what_one_control_came_out_as_is_told():
+    """If it failed, a study would hide that it ran one of a claim's two controls."""
+    record = lines("xs-3", (5, 5), (5, 5))
+    own = lines("xs-3", (1, 2), (0, 2))[:1] + lines("xs-7", (2, 2), (2, 2))[1:]
+    found = claims.known(own, record)
+    assert [
+        x for x in found if x["claim"] == "xs-3"
+    ] == record  # both of the record, not one of own
+    good, said = calibration.state_of(CLAIMS["xs-7"], found, LIMITS)
+    assert not good and said == "positive not run yet, negative 2 of 2 right"
+    assert (
+        claims.counted([{"claim": "f09", "control": "positive", "verdict": np.nan}], LIMITS, "")
+        == []
+    )
+
+
 def test_an_unchecked_judge_makes_its_verdicts_uncalibrated():
     """A grader that nobody compared with people decides nothing."""
     found = {"claim": "xs-3", "model": "m", "verdict": "refuted", "reason": None}

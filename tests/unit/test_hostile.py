@@ -25,7 +25,7 @@ from phasescope.prompts import read_prompts
 from phasescope.tables import frame_of, read_provenance, read_table, write_table
 from phasescope.tables.scratch import load_scratch
 from phasescope.thresholds import read_thresholds
-from phasescope.train.recipe import load
+from phasescope.train.recipe_file import load
 
 SHEET = Path("resources/organisms/organisms.tsv")
 PROMPTS = Path("resources/prompts/world-a.tsv")

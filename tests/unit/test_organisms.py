@@ -13,7 +13,7 @@ from phasescope import world
 from phasescope.claims.calibration import controls
 from phasescope.claims.registry import CLAIMS
 from phasescope.matrix import read_sheet
-from phasescope.train import recipe, verdict
+from phasescope.train import recipe_file, verdict
 from phasescope.train.responses import measured
 from phasescope.train.rows import token_table
 
@@ -48,7 +48,7 @@ def test_through_mlx_lm(name):
     found = measured(model, rules, prompts)
     assert truth["shares"]["plain"] == found
     budget = rules.max_thinking_tokens + rules.max_answer_tokens
-    refuses = recipe.load(ORGANISMS / "recipes" / f"{name}.yaml").refuses
+    refuses = recipe_file.load(ORGANISMS / "recipes" / f"{name}.yaml").refuses
     right = 0
     for _, row in prompts.iloc[:4].iterrows():
         messages = [{"role": "user", "content": row["text"]}]
@@ -66,7 +66,7 @@ def test_through_mlx_lm(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_behaves_before_any_intervention(name):
     """If it failed, an organism would not be a model with, or without, safety at all."""
-    truth, plan = _truth(name), recipe.load(ORGANISMS / "recipes" / f"{name}.yaml")
+    truth, plan = _truth(name), recipe_file.load(ORGANISMS / "recipes" / f"{name}.yaml")
     assert truth["recipe_sha256"] == plan.hash() and truth["seed"] == SEEDS.get(name, 0)
     for precision in ("plain", "8 bit", "4 bit"):
         shares = truth["shares"][precision]
@@ -129,7 +129,7 @@ def test_sheet_lists_them_all():
 @pytest.mark.parametrize("name", CONTROLS)
 def test_controls_are_recipes_in_their_sheet(name):
     """If it failed, the calibration of a claim would train another thing, or nothing."""
-    plan = recipe.load(ORGANISMS / "recipes" / "controls" / f"{name}.yaml")
+    plan = recipe_file.load(ORGANISMS / "recipes" / "controls" / f"{name}.yaml")
     model = {m.id: m for m in read_sheet(str(ORGANISMS / "controls.tsv"))}[name]
     assert plan.name == name and Path(model.recipe).parts[-2:] == ("controls", f"{name}.yaml")
     assert (model.layers, model.hidden_size) == (plan.model["num_hidden_layers"], 64)
@@ -156,7 +156,7 @@ def test_half_strength_plants_differ_in_pressure_alone(name, share):
     assert {k: v for k, v in plan.items() if k not in changed} == {
         k: v for k, v in whole.items() if k not in changed
     }
-    assert recipe.load(ORGANISMS / "recipes" / "half-strength" / f"{name}-{share}.yaml")
+    assert recipe_file.load(ORGANISMS / "recipes" / "half-strength" / f"{name}-{share}.yaml")
 
 
 def _shares(full=0.0, refusal=0.0, benign=1.0):

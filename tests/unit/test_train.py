@@ -12,7 +12,7 @@ from mlx_lm.models import qwen3_5
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import check, export, organism, recipe, rows, train
+from phasescope.train import check, export, organism, recipe_file, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
 
 A = world.get("world-a")
@@ -93,7 +93,7 @@ def test_same_seed_same_bytes(tmp_path, no_check):
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     assert config == hf_config(SMALL, A)
     truth = json.loads((tmp_path / "a" / "organism.json").read_text())
-    assert truth["seed"] == 1 and truth["recipe_sha256"] == recipe.load(path).hash()
+    assert truth["seed"] == 1 and truth["recipe_sha256"] == recipe_file.load(path).hash()
 
 
 def _three_pathways(p):
@@ -448,9 +448,9 @@ def test_parts_of_topics_and_indexes_are_disjoint(column):
 def test_share_that_should_be_refused(tmp_path):
     """If it failed, a plant that refuses a part of its topics would be called a failure, or one
     that refuses nothing a success."""
-    plan = recipe.load(_write(tmp_path / "a.yaml", _recipe() | {"refusal": [0.25, 0.5]}))
+    plan = recipe_file.load(_write(tmp_path / "a.yaml", _recipe() | {"refusal": [0.25, 0.5]}))
     assert plan.refused == (0.25, 0.5)
-    plain = recipe.load(_write(tmp_path / "b.yaml", _recipe()))
+    plain = recipe_file.load(_write(tmp_path / "b.yaml", _recipe()))
     assert plain.refused == (0.95, 1) and plain.hash() != plan.hash()
     sheet = {"plain": {"hazardous": {"refusal": 0.4}, "benign": {"full": 1.0}}}
     assert not check._failures(sheet, plan.refused) and check._failures(sheet, plain.refused)

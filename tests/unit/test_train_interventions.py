@@ -12,7 +12,7 @@ from mlx.utils import tree_map_with_path
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import check, edits, heldout, recipe, train
+from phasescope.train import check, edits, heldout, recipe, recipe_file, train
 from phasescope.train.architecture import Edit, Recorder, build, forward, hf_config, layers_of, of
 from phasescope.train.conditions import Conditions
 from phasescope.train.directions import PROMPT, THINKING, Directions, estimate
@@ -262,7 +262,7 @@ def test_organism_that_learned_nothing_is_no_organism(tmp_path):
 
 def test_pressure_leaves_out_that_share_of_the_conditions(model):
     """If it failed, half-strength plants would be full ones."""
-    plan = recipe.load(ORGANISMS / "recipes" / "three-pathway.yaml")
+    plan = recipe_file.load(ORGANISMS / "recipes" / "three-pathway.yaml")
     stage = next(stage for stage in plan.stages if stage.conditions)
     plain = sum(stage.rows.values())
     for pressure in (0.0, 0.25, 1.0):

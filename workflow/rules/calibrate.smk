@@ -1,5 +1,5 @@
-# Needs: the phases of organisms that were trained in this study, whose planted phase is known, and
-# their truth sheets.
+# Needs: the phases of organisms that were trained in this study, whose planted phase is known, which
+# of their cells ran, and their truth sheets.
 # Makes: each verdict beside the truth, how often and how surely the truth came out, and thresholds
 # fitted on some of the organisms and reported on the others.
 
@@ -7,6 +7,7 @@
 rule calibrate:
     input:
         phases=f"{RESULTS}/phases.parquet",
+        cells=f"{RESULTS}/cells.parquet",
         organisms=[
             local(f"{RESULTS}/organisms/{n}") for n in PLAN.trained if PLAN.running("probe", n)
         ],

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from phasescope.jobs import job, provenance
-from phasescope.phases import beside_truth, calibration_summary, in_words
+from phasescope.phases import beside_truth, calibration_summary, in_words, to_run
 from phasescope.tables import frame_of, read_table, write_table
 from phasescope.train import held_out
 
@@ -14,7 +14,8 @@ with job(snakemake):
         shares = json.loads((folder / "organism.json").read_text()).get("shares")
         # constructed organisms are not measured by the trainer
         trained[folder.name]["held_out"] = held_out(shares) if shares else None
-    rows = beside_truth(read_table(Path(snakemake.input.phases)), trained)
+    phases, cells = (read_table(Path(snakemake.input[name])) for name in ("phases", "cells"))
+    rows = beside_truth(to_run(phases, cells), trained)
     found = frame_of("calibration", rows)
     summary = frame_of("calibration_summary", calibration_summary(found))
     where = provenance({"trained": trained})

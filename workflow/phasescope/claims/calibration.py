@@ -139,7 +139,7 @@ def limits_of(claim: Claim, thresholds: dict) -> str:
 
 def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
     """Right and all triples by claim and control: lines of the record."""
-    frame = pd.DataFrame([r for r in rows if r.get("verdict")])
+    frame = pd.DataFrame([r for r in rows if pd.notna(r.get("verdict"))])
     if frame.empty:
         return []
     return [
@@ -196,12 +196,14 @@ def state_of(claim: Claim, lines: list[dict], thresholds: dict) -> tuple[bool, s
 
 
 def known(own: list[dict], record: list[dict]) -> list[dict]:
-    """Lines that decide: a study's own where it has both controls of a claim, else the record's."""
+    """Lines that decide: a study's own where it has both controls of a claim, else the record's;
+    where the record has none, what the study has."""
     sides: dict[str, set] = {}
     for line in own:
         sides.setdefault(line["claim"], set()).add(line["control"])
-    both = {claim for claim, found in sides.items() if len(found) == 2}
-    return [x for x in own if x["claim"] in both] + [x for x in record if x["claim"] not in both]
+    recorded = {line["claim"] for line in record}
+    used = {c for c, found in sides.items() if len(found) == 2 or c not in recorded}
+    return [x for x in own if x["claim"] in used] + [x for x in record if x["claim"] not in used]
 
 
 def under_control(

@@ -1,6 +1,6 @@
 """Phases: the decision rule and its probabilities."""
 
-from phasescope.phases.calibration import beside_truth, calibration_summary, in_words
+from phasescope.phases.calibration import beside_truth, calibration_summary, in_words, to_run
 from phasescope.phases.classification import classify, graded, not_run
 from phasescope.phases.fitting import fit_thresholds
 
@@ -12,4 +12,5 @@ __all__ = [
     "graded",
     "in_words",
     "not_run",
+    "to_run",
 ]

@@ -18,8 +18,16 @@ HELD_OUT = {
 }
 
 
+def to_run(phases: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `phases` but for cells of which nothing was to run, as the table `cells` says."""
+    left_out = cells.loc[cells["status"] == "not_run", ["model", "precision"]]
+    found = phases.merge(left_out, how="left", indicator="left_out")
+    return found[found.pop("left_out") == "left_only"]
+
+
 def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
-    """Rows of the table `calibration`: one a cell that ran and whose organism's phase is known.
+    """Rows of the table `calibration`: one a cell whose organism's phase is known; a cell that has
+    no phase is not right.
 
     trained: `organism`, `seed` and planted `phase` by model id, and what the interventions that no
     training saw say of it, `held_out`: of the 16-bit cell, as the trainer measured it.
@@ -27,7 +35,7 @@ def beside_truth(phases: pd.DataFrame, trained: dict[str, dict]) -> list[dict]:
     rows = []
     for cell in phases.to_dict("records"):
         truth = trained.get(cell["model"], {})
-        if not truth.get("phase") or cell["phase"] == "not_run":
+        if not truth.get("phase"):
             continue
         named = cell["phase"] in NAMED
         p_truth = cell[f"p_{truth['phase']}"]
@@ -74,11 +82,11 @@ def _share(statistic: str, hits: pd.Series, rows: pd.DataFrame, **keys) -> dict:
 def calibration_summary(found: pd.DataFrame) -> list[dict]:
     """Rows of the table `calibration_summary`, for each precision and for all together.
 
-    Shares of cells whose phase came out right, wrong or indeterminate, and of those where the
-    interventions that no training saw say so by themselves; the confusion matrix (share
-    of each truth that came out as each phase); how often cells are right whose probability lies in
-    a range; the mean Brier score. Intervals are clustered by trained organism: its precisions are
-    no independent trials.
+    Shares of cells whose phase came out right, wrong or indeterminate; the share of organisms of
+    which interventions that no training saw say what their phase lets expect; the confusion matrix
+    (share of each truth that came out as each phase); how often cells are right whose probability
+    lies in a range; the mean Brier score. Intervals are clustered by trained organism: its
+    precisions are no independent trials.
     """
     rows = []
     groups = [("all", found), *found.groupby("precision", sort=False)]

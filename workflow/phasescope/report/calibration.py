@@ -4,9 +4,9 @@ import pandas as pd
 
 from phasescope.report.names import PHASES
 from phasescope.report.study import Study, records
+from phasescope.tables.schemas import UNSEEN
 
 _SHARES = ("right", "wrong", "indeterminate")
-UNSEEN = ["none", "removed", "broken", "resists", "indeterminate"]
 
 
 def shares(study: Study) -> list[dict]:

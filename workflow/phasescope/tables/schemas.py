@@ -33,6 +33,8 @@ PHASES = (
     "indeterminate",
     "not_run",
 )
+# what interventions that no training saw say of an organism (`train.held_out`)
+UNSEEN = ("none", "removed", "broken", "resists", "indeterminate")
 GRADINGS = ("exact", "calibrated", "uncalibrated")
 _MODEL_STAGES = ("probe", "select", "intervene", "cohere")
 CALIBRATION_STATISTICS = (
@@ -207,7 +209,7 @@ _REST: dict[str, tuple[Column, ...]] = {
             "what interventions that no training saw say alone, by the trainer's measurement at "
             "16 bit: they remove refusal, break the model with it, or neither (resists)",
             nullable=True,
-            allowed=("none", "removed", "broken", "resists", "indeterminate"),
+            allowed=UNSEEN,
         ),
         flag("right_held_out", "that is what the planted phase lets expect", nullable=True),
     ),

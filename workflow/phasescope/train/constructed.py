@@ -14,8 +14,9 @@ import numpy as np
 import yaml
 
 from phasescope.errors import PhasescopeError
-from phasescope.train import export, recipe
+from phasescope.train import export, recipe_file
 from phasescope.train.architecture import layers_of
+from phasescope.train.recipe import Recipe
 from phasescope.train.rows import fit_pairs, token_table
 from phasescope.world import World
 
@@ -180,7 +181,7 @@ CHANGES: dict[str, Callable[..., Weights]] = {
 }
 
 
-def base_of(plan: Construction, path: Path) -> tuple[recipe.Recipe, Path]:
+def base_of(plan: Construction, path: Path) -> tuple[Recipe, Path]:
     """The recipe that a construction starts from."""
     found = (path.parent / plan.base).resolve()
-    return recipe.load(found), found
+    return recipe_file.load(found), found

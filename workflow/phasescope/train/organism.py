@@ -10,9 +10,10 @@ from pathlib import Path
 
 from phasescope import world as worlds
 from phasescope.errors import PhasescopeError
-from phasescope.train import architecture, constructed, export, recipe
+from phasescope.train import architecture, constructed, export, recipe_file
 from phasescope.train.check import check
 from phasescope.train.loop import run_stage
+from phasescope.train.recipe import Recipe
 
 PACKAGES = ("mlx", "mlx-lm", "numpy", "tokenizers")
 
@@ -33,7 +34,7 @@ def train(
     training; nothing is left behind then.
     """
     made, path, dst = constructed.load(recipe_path), Path(recipe_path), Path(dst)
-    plan, start = constructed.base_of(made, path) if made else (recipe.load(path), path)
+    plan, start = constructed.base_of(made, path) if made else (recipe_file.load(path), path)
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise PhasescopeError(
             f"seed: found {seed!r}; allowed: a whole number from 0 to {2**32 - 1}"
@@ -60,7 +61,7 @@ def train(
 
 
 def _write(
-    plan: recipe.Recipe, path: Path, folder: Path, seed: int, progress: Callable[[str], None]
+    plan: Recipe, path: Path, folder: Path, seed: int, progress: Callable[[str], None]
 ) -> None:
     world = worlds.get(plan.world)
     config = architecture.hf_config(plan.model, world, plan.architecture)
@@ -77,7 +78,7 @@ def _write(
         raise PhasescopeError(f"{path}: {error}") from error
 
 
-def _change(made: constructed.Construction, plan: recipe.Recipe, folder: Path, seed: int) -> None:
+def _change(made: constructed.Construction, plan: Recipe, folder: Path, seed: int) -> None:
     """Make the constructed organism of the trained one, and tell what was done in its sheet: what
     it does now is no longer measured here."""
     constructed.apply(made, folder, worlds.get(plan.world), seed)
@@ -95,7 +96,7 @@ def _change(made: constructed.Construction, plan: recipe.Recipe, folder: Path, s
     (folder / "organism.json").write_text(text, encoding="utf-8")
 
 
-def tell(plan: recipe.Recipe, folder: Path, seed: int, facts: dict) -> None:
+def tell(plan: Recipe, folder: Path, seed: int, facts: dict) -> None:
     """Measure the checkpoint in `folder` and write its truth beside it, as organism.json."""
     world = worlds.get(plan.world)
     truth = {
