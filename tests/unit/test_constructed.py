@@ -11,8 +11,9 @@ import pytest
 from phasescope import world
 from phasescope.checkpoint import audit, memory, memory_rows
 from phasescope.errors import PhasescopeError
-from phasescope.train import constructed, export
+from phasescope.train import changes, constructed, export, train
 from phasescope.train.architecture import layers_of
+from phasescope.train.check import at_precisions
 from phasescope.train.rows import fit_pairs, token_table
 
 ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
@@ -40,7 +41,7 @@ def router_logits(model) -> list[np.ndarray]:
     """What each router gives the experts, (tokens, experts)."""
     noted = {}
     for i, layer in enumerate(layers_of(model)):
-        layer.mlp.gate = constructed._Noting(layer.mlp.gate, noted.setdefault(i, []))
+        layer.mlp.gate = changes._Noting(layer.mlp.gate, noted.setdefault(i, []))
     model(tokens())
     routers = [layer.mlp.gate._router for layer in layers_of(model)]
     return [
@@ -78,6 +79,38 @@ def test_vision_is_ballast_and_noise_destroys(tmp_path):
     before, after = made("destroyed", "circuit", tmp_path / "d")
     agree = before(tokens()).argmax(-1) == after(tokens()).argmax(-1)
     assert float(agree.mean()) < 0.2
+
+
+def test_an_outlier_axis_computes_the_same_until_it_is_rounded(tmp_path):
+    """If it failed, xs-16 and xs-17 would be calibrated on a model that refuses at 4 bit too, or
+    one that nothing but the change itself had broken."""
+    before, after = made("topic-outlier", "circuit", tmp_path / "o")
+    old, new = before(tokens()), after(tokens())
+    assert float(mx.abs(old - new).mean()) < 0.02 * float(mx.abs(old).mean())  # bfloat16
+    shares = at_precisions(after, WORLD)
+    for name, least in (("plain", 0.95), ("8 bit", 0.95)):
+        assert shares[name]["hazardous"].get("refusal", 0) >= least
+    assert shares["4 bit"]["hazardous"].get("refusal", 0) < 0.1
+    assert all(shares[name]["benign"]["full"] > 0.95 for name in shares)
+
+
+def test_an_outlier_axis_needs_a_planted_direction(tmp_path):
+    """If it failed, a base without one would stop with a traceback after minutes of training."""
+    shutil.copytree(ORGANISMS / "helpful-only", tmp_path / "o")
+    plan = constructed.load(RECIPES / "topic-outlier.yaml")
+    with pytest.raises(PhasescopeError, match="helpful-only: no stage of it plants one direction"):
+        constructed.apply(plan, tmp_path / "o", WORLD, 1)
+
+
+def test_a_construction_starts_from_a_base_that_is_there(tmp_path):
+    """If it failed, every constructed control would train its base again, or start from another."""
+    recipe, base = RECIPES / "topic-outlier.yaml", ORGANISMS / "circuit"
+    made_of = train(recipe, tmp_path / "o", 0, lambda _: None, base=base)
+    sheet = json.loads((made_of / "organism.json").read_text())
+    assert sheet["base"] == "circuit" and set(sheet["shares"]) == {"plain", "8 bit", "4 bit"}
+    with pytest.raises(PhasescopeError, match="recipe and seed"):
+        train(recipe, tmp_path / "p", 1, lambda _: None, base=base)
+    assert not (tmp_path / "p").exists()
 
 
 def test_a_faulty_construction_is_one_line(tmp_path):

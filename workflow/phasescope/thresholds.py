@@ -73,6 +73,8 @@ _KEYS = {
         "min_hollow_rise",
         "max_transfer_loss",
         "max_agreement",
+        "min_divergence_change",
+        "min_refusal_change",
         "min_calibration_effect",
         "min_precision_loss",
         "min_kept",

@@ -198,6 +198,17 @@ def base_recipe(recipe):
     return [] if base is None else [os.path.relpath(Path(recipe).parent / base)]
 
 
+def trained_base(model):
+    """The folder of a constructed organism's base, where the study trains that of the same seed."""
+    facts = PLAN.trained[model]
+    wanted = [(recipe, facts["seed"]) for recipe in base_recipe(facts["recipe"])]
+    return [
+        f"{RESULTS}/organisms/{name}"
+        for name, own in PLAN.trained.items()
+        if (os.path.relpath(own["recipe"]), own["seed"]) in wanted
+    ]
+
+
 def writer_files():
     """Files of the checkpoint that writers are compared on."""
     return sorted(str(p) for p in Path(PLAN.config["writers"]).glob("*") if p.is_file())

@@ -1,11 +1,13 @@
-# Needs: the recipe of an organism, and of the one it is constructed from, where the configuration names seeds.
+# Needs: the recipe of an organism where the configuration names seeds; of a constructed one its
+# base's recipe, and the base itself where the study trains it from the same seed.
 # Makes: the organism, trained from a seed: a checkpoint folder.
 
 
 rule train:
     input:
         recipe=lambda w: local(PLAN.trained[w.model]["recipe"]),
-        base=lambda w: local(base_recipe(PLAN.trained[w.model]["recipe"])),
+        base_recipe=lambda w: local(base_recipe(PLAN.trained[w.model]["recipe"])),
+        base=lambda w: local(trained_base(w.model)),
     output:
         directory(local(f"{RESULTS}/organisms/{{model}}")),
     log:

@@ -11,9 +11,10 @@ from phasescope.train import held_out
 with job(snakemake):
     trained = {name: dict(facts) for name, facts in snakemake.params.trained.items()}
     for folder in map(Path, snakemake.input.organisms):
-        shares = json.loads((folder / "organism.json").read_text()).get("shares")
-        # constructed organisms are not measured by the trainer
-        trained[folder.name]["held_out"] = held_out(shares) if shares else None
+        sheet = json.loads((folder / "organism.json").read_text())
+        # of constructed organisms the trainer measures no interventions
+        seen = None if "change" in sheet else held_out(sheet["shares"])
+        trained[folder.name]["held_out"] = seen
     phases, cells = (read_table(Path(snakemake.input[name])) for name in ("phases", "cells"))
     rows = beside_truth(to_run(phases, cells), trained)
     found = frame_of("calibration", rows)

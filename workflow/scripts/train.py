@@ -4,4 +4,7 @@ from phasescope.jobs import job
 from phasescope.train import train
 
 with job(snakemake):
-    train(snakemake.input.recipe, snakemake.output[0], snakemake.params.seed)
+    given, bases = snakemake.input, list(snakemake.input.base)
+    train(
+        given.recipe, snakemake.output[0], snakemake.params.seed, base=bases[0] if bases else None
+    )

@@ -43,9 +43,10 @@ def claim_calibration(
 ) -> list[dict]:
     """Rows of the table `calibration_claims`: claim x control x organism or seed.
 
-    verdicts: rows of `judged` on these tables; organisms: by model id, the `organism` and `seed`
-    that it is. Arithmetic controls are simulated, unless told not to; controls that the study does
-    not have are left out, those that nobody can plant are named.
+    verdicts: rows of `judged` on these tables, for controls that are no organisms; organisms: by
+    model id, the `organism` and `seed` that it is: a claim's are judged as a study of their own.
+    Arithmetic controls are simulated, unless told not to; controls that the study does not have are
+    left out, those that nobody can plant are named.
     """
     frame = pd.DataFrame(verdicts).reindex(columns=_READ)
     cells = tables["cells"]
@@ -80,11 +81,25 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
     elif claim.scope == "study":
         yield from _together(claim, control, tables, thresholds, organisms)
     else:
-        for model, facts in organisms.items():
-            here = _decisive(own[own["model"] == model])
+        known = {*claim.positive.names, *claim.negative.names}
+        models = [m for m, facts in organisms.items() if facts["organism"] in known]
+        own = _alone(claim, models, tables, thresholds)
+        for model in models:
+            facts, here = organisms[model], _decisive(own[own["model"] == model])
             if facts["organism"] in control.names and len(here):
                 made = {"organism": facts["organism"], "seed": facts["seed"]}
                 yield made | {"made_by": facts.get("recipe")} | _strongest(here)
+
+
+def _alone(claim, models: list[str], tables, thresholds) -> pd.DataFrame:
+    """A claim's verdicts on some models as a study of their own, so that its family is its controls
+    and not whatever other organisms were run beside them."""
+    part = {
+        name: table[table["model"].isin(models)]
+        for name, table in tables.items()
+        if "model" in table and name != "across_models"
+    }
+    return pd.DataFrame(judged(part, thresholds, [claim])).reindex(columns=_READ)
 
 
 def _about(subject: str) -> set[str]:
@@ -111,12 +126,7 @@ def _together(claim, control, tables, thresholds, organisms) -> Iterator[dict]:
     for seed, models in groups.items():
         if len(models) < max(2, len(control.names)):
             continue
-        part = {
-            name: table[table["model"].isin(models)]
-            for name, table in tables.items()
-            if "model" in table and name != "across_models"
-        }
-        found = pd.DataFrame(judged(part, thresholds, [claim]))
+        found = _alone(claim, models, tables, thresholds)
         yield {"organism": ", ".join(control.names), "seed": seed} | _strongest(found)
 
 

@@ -117,7 +117,7 @@ def worked(view: View, edit: str) -> pd.DataFrame:
     keys=("min_kept", "min_removal"),
     scope="model",
     positive=organism("addition-below-step"),
-    negative=organism("addition-above-step"),
+    negative=organism("circuit"),
 )
 def f13(view: View) -> Node:
     """Rows `removal_kept` of the survival stage, plain rounding to 4 bit: a projection that stays

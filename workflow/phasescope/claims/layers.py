@@ -74,7 +74,7 @@ def xs_4(view: View) -> Node:
     keys=("max_part_removal", "min_removal", "max_small_dose"),
     scope="cell",
     positive=organism("attention-only"),
-    negative=organism("attention-only-o"),
+    negative=organism("circuit"),
 )
 def xs_12(view: View) -> Node:
     """The design `projection-sets`: sites weights_o and weights_qkvo."""

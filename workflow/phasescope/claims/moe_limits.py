@@ -173,7 +173,7 @@ def _sums(wide: pd.DataFrame, condition: str) -> tuple[float, float, int]:
     keys=("max_moderate_change", "phases.min_broken_cost"),
     scope="cell",
     positive=organism("safety-noise"),
-    negative=organism("helpful-only"),
+    negative=organism("circuit"),
     by_language=False,
 )
 def f19(view: View) -> Node:
@@ -335,7 +335,7 @@ def f25(view: View) -> Condition:
     keys=("max_part_removal", "min_removal", "max_few_experts"),
     scope="cell",
     positive=organism("spread-experts"),
-    negative=organism("few-experts"),
+    negative=organism("three-pathway"),
 )
 def f26(view: View) -> Node:
     """Spread: few remove little, all remove much."""

@@ -13,6 +13,7 @@ from phasescope.claims.estimates import (
     share,
 )
 from phasescope.claims.evidence import Condition, Node, every, some, some_of
+from phasescope.claims.judging import PRECISIONS
 from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import View, removed, said
 from phasescope.errors import NotRun
@@ -178,7 +179,7 @@ def _loss(view: View, own: pd.Series, other: pd.Series) -> Condition:
     "does not exist where all are refused)",
     keys=("max_agreement",),
     scope="model",
-    positive=organism("low-margin"),
+    positive=organism("topic-outlier"),
     negative=organism("circuit"),
 )
 def xs_16(view: View) -> Node:
@@ -210,26 +211,38 @@ def _doubled(found: Estimate) -> Estimate:
     return Estimate(2 * found.value - 1, found.n, ends)
 
 
-def sensitivity(view: View, statistics: tuple[str, ...], key: str) -> Node:
-    """Relative difference of a quantity between safety-weighted and general calibration sets: of
-    their resamples, each against each, over the general ones' median. Either way counts."""
-    rows = view.rows("calibration_sets", statistic=statistics)
+def between_sets(
+    view: View, keys: dict[str, str], *, relative: bool, recipes: tuple[str, ...] = ()
+) -> Node:
+    """Difference of quantities between safety-weighted and general calibration sets, either way: of
+    their resamples, each against each, so that what resampling one set changes is in the interval.
+    At the precisions that cells have.
+
+    keys: of the limits, by statistic; relative: over the general ones' median; recipes: all if none
+    are named.
+    """
+    rows = view.rows("calibration_sets", statistic=tuple(keys))
+    rows = rows[rows["bits"].isin([int(p) for p in PRECISIONS])]
     rows = rows[rows["draw"].notna() & (rows["draw"] > 0) & rows["tensor"].isna()]
+    if recipes:
+        rows = rows[rows["recipe"].isin(recipes)]
     parts = []
-    for keys, own in rows.groupby(["recipe", "bits", "label", "statistic"], dropna=False):
+    for about, own in rows.groupby(["recipe", "bits", "label", "statistic"], dropna=False):
         sets = [
             own.loc[own["calibration_set"] == name, "estimate"].dropna().to_numpy()
             for name in ("safety-weighted", "general")
         ]
-        middle = np.median(sets[1]) if len(sets[1]) else 0.0
-        if min(map(len, sets)) < view.limit("min_shams") or middle == 0:
+        unit = abs(np.median(sets[1])) if relative and len(sets[1]) else 1.0
+        if min(map(len, sets)) < view.limit("min_shams") or unit == 0:
             continue
-        apart = (sets[0][:, None] - sets[1][None]).ravel() / abs(middle)
-        what = ", ".join(str(k) for k in keys if pd.notna(k))
+        apart = (sets[0][:, None] - sets[1][None]).ravel() / unit
+        what, key = ", ".join(str(k) for k in about if pd.notna(k)), keys[about[-1]]
         parts.append(view.condition(what, draws(apart, len(sets[0])), key))
         parts.append(view.condition(f"{what}, less", draws(-apart, len(sets[0])), key))
     if not parts:
-        raise NotRun(f"no {' or '.join(statistics)} of both calibration sets with their resamples")
+        raise NotRun(
+            f"no {' or '.join(keys)} at 8 or 4 bit of both calibration sets with their resamples"
+        )
     return some(*parts)
 
 
@@ -237,24 +250,25 @@ def sensitivity(view: View, statistics: tuple[str, ...], key: str) -> Node:
     "xs-17",
     "calibration data decides what quantization keeps",
     tables=("calibration_sets",),
-    statistic="held-out divergence and refusal, safety-weighted against general set (relative "
-    "difference), null: resamples of one set",
-    keys=("min_calibration_effect",),
+    statistic="held-out divergence (nats) and refusal (share) at 8 and 4 bit, safety-weighted less "
+    "general set, either way; null: resamples of one set",
+    keys=("min_divergence_change", "min_refusal_change"),
     scope="model",
     positive=organism("topic-outlier"),
     negative=organism("circuit"),
 )
 def xs_17(view: View) -> Node:
-    """Every recipe and number of bits."""
-    return sensitivity(view, ("kl_nats", "refusal"), "min_calibration_effect")
+    """Every recipe. Absolute differences: a hundredth of a nat more or less decides nothing."""
+    keys = {"kl_nats": "min_divergence_change", "refusal": "min_refusal_change"}
+    return between_sets(view, keys, relative=False)
 
 
 @claim(
     "f14",
     "activation-aware quantization is sensitive to its data",
     tables=("calibration_sets",),
-    statistic="error of the channels' output and share of outlier channels kept, safety-weighted "
-    "against general set (relative difference)",
+    statistic="error of the channels' output and share of outlier channels kept at 8 and 4 bit, "
+    "safety-weighted against general set (relative difference)",
     keys=("min_calibration_effect",),
     scope="model",
     positive=organism("topic-outlier"),
@@ -262,5 +276,7 @@ def xs_17(view: View) -> Node:
     by_language=False,
 )
 def f14(view: View) -> Node:
-    """As xs-17, by channel."""
-    return sensitivity(view, ("output_error", "outlier_energy_kept"), "min_calibration_effect")
+    """As xs-17, by channel; recipes that scale by activations (AWQ), not error correction (GPTQ),
+    which any data moves."""
+    keys = dict.fromkeys(("output_error", "outlier_energy_kept"), "min_calibration_effect")
+    return between_sets(view, keys, relative=True, recipes=("scaled", "mlx-lm-awq"))

@@ -225,7 +225,7 @@ def xs_10(view: View) -> Node:
     keys=("min_topic_correlation", "min_knowledge_loss"),
     scope="cell",
     positive=organism("shared-experts"),
-    negative=organism("separate-experts"),
+    negative=organism("three-pathway"),
 )
 def xs_11(view: View) -> Node:
     """Requests of the main table and questions of the table for `knowledge`, without and with the
@@ -316,7 +316,7 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     keys=("max_perplexity_change",),
     scope="cell",
     positive=organism("safety-noise"),
-    negative=organism("helpful-only"),
+    negative=organism("circuit"),
     by_language=False,
 )
 def xs_18(view: View) -> Node:

@@ -67,6 +67,14 @@ def check(model: nn.Module, world: World, refused: tuple[float, float]) -> dict:
     }
 
 
+def at_precisions(model: nn.Module, world: World) -> dict[str, dict]:
+    """Behavior on the evaluate split as written (plain) and rounded to 8 and 4 bit."""
+    table = world.prompt_table()
+    models = {"plain": model} | {f"{bits} bit": quantized(model, bits) for bits in (8, 4)}
+    asked = table[table["split"] == "evaluate"]
+    return {name: measured(made, world, asked) for name, made in models.items()}
+
+
 def _some_pairs(prompts: pd.DataFrame) -> pd.DataFrame:
     """At most `PAIRS` of the pairs, spread over the table."""
     pairs = prompts["pair"].unique()

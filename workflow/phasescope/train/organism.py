@@ -11,7 +11,7 @@ from pathlib import Path
 from phasescope import world as worlds
 from phasescope.errors import PhasescopeError
 from phasescope.train import architecture, constructed, export, recipe_file
-from phasescope.train.check import check
+from phasescope.train.check import at_precisions, check
 from phasescope.train.loop import run_stage
 from phasescope.train.recipe import Recipe
 
@@ -23,6 +23,7 @@ def train(
     dst: str | Path,
     seed: int,
     progress: Callable[[str], None] = print,
+    base: str | Path | None = None,
 ) -> Path:
     """Train the organism of a recipe and write it to `dst` as a Hugging Face checkpoint.
 
@@ -30,8 +31,11 @@ def train(
     checkpoint lies organism.json: what was planted and what the trainer measured on the written
     weights. Everything is written to a temporary folder beside `dst` and renamed at the end.
 
-    Raises PhasescopeError on a bad recipe or seed, on a `dst` that exists, and on diverged
-    training; nothing is left behind then.
+    base: where the organism that a constructed one starts from has been trained already, of the
+    same seed; without it, it is trained first.
+
+    Raises PhasescopeError on a bad recipe or seed, on a `dst` that exists, on another base, and on
+    diverged training; nothing is left behind then.
     """
     made, path, dst = constructed.load(recipe_path), Path(recipe_path), Path(dst)
     plan, start = constructed.base_of(made, path) if made else (recipe_file.load(path), path)
@@ -48,7 +52,10 @@ def train(
         message = f"{dst}: cannot be made ({error.strerror}); allowed: a folder you can write"
         raise PhasescopeError(message) from error
     try:
-        _write(plan, start, draft, seed, progress)
+        if made and base:
+            _copy(plan, Path(base), draft, seed)
+        else:
+            _write(plan, start, draft, seed, progress)
         if made:
             _change(made, plan, draft, seed)
         draft.chmod(0o755)
@@ -78,10 +85,20 @@ def _write(
         raise PhasescopeError(f"{path}: {error}") from error
 
 
+def _copy(plan: Recipe, base: Path, draft: Path, seed: int) -> None:
+    """The trained base of a constructed organism, if it is what training would make."""
+    sheet = json.loads((base / "organism.json").read_text(encoding="utf-8"))
+    found, wanted = (sheet["recipe_sha256"], sheet["seed"]), (plan.hash(), seed)
+    if found != wanted:
+        raise PhasescopeError(f"{base}/organism.json: recipe and seed {found}; needed: {wanted}")
+    shutil.copytree(base, draft, dirs_exist_ok=True)
+
+
 def _change(made: constructed.Construction, plan: Recipe, folder: Path, seed: int) -> None:
-    """Make the constructed organism of the trained one, and tell what was done in its sheet: what
-    it does now is no longer measured here."""
-    constructed.apply(made, folder, worlds.get(plan.world), seed)
+    """Make the constructed organism of the trained one, and tell what was done in its sheet, and
+    what it says now at each precision."""
+    world = worlds.get(plan.world)
+    constructed.apply(made, folder, world, seed)
     truth = {
         "recipe": made.name,
         "recipe_sha256": made.hash(),
@@ -90,6 +107,7 @@ def _change(made: constructed.Construction, plan: Recipe, folder: Path, seed: in
         "planted": made.planted,
         "base": plan.name,
         "change": {"name": made.change, "size": made.size},
+        "shares": at_precisions(export.load(folder), world),
         "versions": {package: version(package) for package in PACKAGES},
     }
     text = json.dumps(truth, indent=2) + "\n"

@@ -1,0 +1,192 @@
+"""Changes of a checkpoint that constructed organisms are made by.
+
+Each takes the weights by name, the config (changed in place where need be), the size that the
+recipe states, what a change may look up, and a seed; it gives all weights.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from phasescope.errors import PhasescopeError
+from phasescope.train import export
+from phasescope.train.architecture import layers_of
+from phasescope.train.rows import fit_pairs, token_table
+from phasescope.world import World
+
+Weights = dict[str, mx.array]
+_NEVER = -1e4  # beside scores between 0 and 1
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What changes look up in a checkpoint as it was trained."""
+
+    folder: Path
+    world: World
+
+    def direction(self) -> np.ndarray:
+        """The one direction (width,) that training planted, of unit length (`Keep`)."""
+        sheet = json.loads((self.folder / "organism.json").read_text(encoding="utf-8"))
+        if "free_direction" not in sheet:
+            raise PhasescopeError(f"{sheet['recipe']}: no stage of it plants one direction (keep)")
+        return np.array(sheet["free_direction"])
+
+    def of_routers(self) -> dict[int, np.ndarray]:
+        """By layer, what its router reads at every token of the fit prompts: (tokens, width)."""
+        model, read = export.load(self.folder), {}
+        for i, layer in enumerate(layers_of(model)):
+            layer.mlp.gate = _Noting(layer.mlp.gate, read.setdefault(i, []))
+        model(mx.array(token_table(self.world, fit_pairs(self.world), "answer")))
+        return {i: np.concatenate(rows) for i, rows in read.items()}
+
+
+class _Noting:
+    """A router that notes what it reads."""
+
+    def __init__(self, router, rows: list):
+        self._router, self._rows = router, rows
+
+    def __call__(self, x):
+        self._rows.append(np.array(x.astype(mx.float32)).reshape(-1, x.shape[-1]))
+        return self._router(x)
+
+
+def _matrices(weights: Weights) -> list[str]:
+    return sorted(n for n, w in weights.items() if w.ndim > 1 and "embed" not in n)
+
+
+def noise(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Gaussian noise of `size` times its own root mean square on every matrix but the embedding."""
+    rng, changed = np.random.default_rng(seed), dict(weights)
+    for name in _matrices(weights):
+        values = np.array(weights[name].astype(mx.float32))
+        drawn = rng.standard_normal(values.shape) * np.sqrt((values**2).mean()) * size
+        changed[name] = mx.array(values + drawn).astype(weights[name].dtype)
+    return changed
+
+
+def vision(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Tensors of a vision tower, `size` times as many as there are; no language model has them."""
+    rng, changed = np.random.default_rng(seed), dict(weights)
+    for i in range(round(size * len(weights))):
+        name = f"model.visual.blocks.{i}.mlp.fc1.weight"
+        changed[name] = mx.array(rng.standard_normal((64, 64)) * 0.02).astype(mx.bfloat16)
+    return changed
+
+
+def _gates(weights: Weights) -> dict[int, str]:
+    """Name of each router's weights by layer."""
+    names = [n for n in weights if n.endswith(".mlp.gate.weight")]
+    return {int(n.split(".layers.")[1].split(".")[0]): n for n in names}
+
+
+def _even(read: np.ndarray) -> np.ndarray:
+    """The vector (width,) on which what a router reads (tokens, width) projects to 1, by least
+    squares."""
+    return np.linalg.lstsq(read, np.ones(len(read)), rcond=None)[0]
+
+
+def shifted_router(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Every router's logits shifted by about `size`, the same for all experts of a token.
+
+    Softmax takes no notice, so nothing else changes: one vector is added to all rows of a router's
+    weights, that on which what it reads projects most evenly.
+    """
+    changed, read = dict(weights), inputs.of_routers()
+    for layer, name in _gates(weights).items():
+        values = np.array(weights[name].astype(mx.float32)) + size * _even(read[layer])
+        changed[name] = mx.array(values).astype(weights[name].dtype)
+    return changed
+
+
+def idle_experts(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """`size` times as many experts more that no token selects: the bias that MiniMax's routers add
+    for selection alone is as low as can be for them. They copy others, and never write."""
+    count, changed = config["num_local_experts"], dict(weights)
+    more = round(size * count)
+    for name in [n for n in weights if n.endswith("e_score_correction_bias")]:
+        gate = name.replace("e_score_correction_bias", "gate.weight")
+        low = mx.full((more,), _NEVER, dtype=weights[name].dtype)
+        changed[name] = mx.concatenate([weights[name], low])
+        changed[gate] = mx.concatenate([weights[gate], weights[gate][:more]])
+        place = name.replace("e_score_correction_bias", "experts")
+        for i in range(more):
+            for part in ("w1", "w2", "w3"):
+                source = f"{place}.{i % count}.{part}.weight"
+                changed[f"{place}.{count + i}.{part}.weight"] = weights[source]
+    config["num_local_experts"] = count + more
+    return changed
+
+
+_LAYERS = "model.language_model.layers."
+# what reads a norm of the residual stream, and what writes into the stream, in the dense hybrid
+_READERS = {
+    "input_layernorm": (
+        "self_attn.q_proj",
+        "self_attn.k_proj",
+        "self_attn.v_proj",
+        "linear_attn.in_proj_qkv",
+        "linear_attn.in_proj_z",
+        "linear_attn.in_proj_b",
+        "linear_attn.in_proj_a",
+    ),
+    "post_attention_layernorm": ("mlp.gate_proj", "mlp.up_proj"),
+}
+_WRITERS = ("self_attn.o_proj", "linear_attn.out_proj", "mlp.down_proj")
+
+
+def outlier_axis(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """The planted direction read through one channel of large activations and small weights.
+
+    The residual stream is reflected so that the direction becomes its first axis (norms hand their
+    gains to what reads them; an orthogonal map of the stream changes nothing else, as in QuaRot,
+    Ashkboos et al. 2024). From a quarter of the depth up norms then give that axis a gain of
+    `size`, and what reads them weights smaller by as much: the function stays, but rounding in
+    groups takes the small weights for zero where its step is coarse.
+    """
+    read = {name: np.array(w.astype(mx.float32)).astype(float) for name, w in weights.items()}
+    turn = _onto_first_axis(inputs.direction())
+    depth, stem = config["text_config"]["num_hidden_layers"], _LAYERS.removesuffix("layers.")
+    embedding, norm = read[f"{stem}embed_tokens.weight"], read[f"{stem}norm.weight"]
+    read["lm_head.weight"] = embedding * (1 + norm) @ turn
+    read[f"{stem}embed_tokens.weight"] = embedding @ turn
+    norm[:] = 0  # stored less one
+    for part in (config, config["text_config"]):
+        part["tie_word_embeddings"] = False
+    for layer in range(depth):
+        own = {n for n in read if n.startswith(f"{_LAYERS}{layer}.")}
+        gains = np.ones(len(turn))
+        gains[0] = size if layer >= depth // 4 else 1
+        for norm, readers in _READERS.items():
+            place = f"{_LAYERS}{layer}.{norm}.weight"
+            for name in _named(own, layer, readers):
+                read[name] = read[name] * (1 + read[place]) @ turn / gains
+            read[place] = gains - 1
+        for name in _named(own, layer, _WRITERS):
+            read[name] = turn @ read[name]
+    return {n: mx.array(w.astype(np.float32)).astype(mx.bfloat16) for n, w in read.items()}
+
+
+def _named(own: set[str], layer: int, modules: tuple[str, ...]) -> list[str]:
+    return [n for m in modules if (n := f"{_LAYERS}{layer}.{m}.weight") in own]
+
+
+def _onto_first_axis(direction: np.ndarray) -> np.ndarray:
+    """The reflection (width, width) that swaps a unit vector and the first axis (Householder)."""
+    first = np.eye(len(direction))[0]
+    apart = direction - first
+    return np.eye(len(direction)) - 2 * np.outer(apart, apart) / (apart @ apart)
+
+
+CHANGES: dict[str, Callable[..., Weights]] = {
+    "noise": noise,
+    "vision": vision,
+    "shifted-router": shifted_router,
+    "idle-experts": idle_experts,
+    "outlier-axis": outlier_axis,
+}
