@@ -331,11 +331,12 @@ def compared(verdict: str, claim: str, **more) -> dict:
     }
 
 
-def below(lost: int, full: int) -> dict:
-    """An edit of integers that suppresses so much, and one that ruins the model."""
-    mild = row("integer_edit", "integers", full=full, dose=0.005)
-    strong = row("integer_edit", "integers", lost=lost, dose=0.1)
-    return edited(mild, strong)
+def garbled(removed: int, lost: int) -> dict:
+    """Edits of integers: few suppress nothing, many all, by answers or by gibberish."""
+    mild = row("integer_edit", "integers", dose=0.005)
+    strong = row("integer_edit", "integers", full=removed, lost=lost, dose=0.1)
+    quiet = {"n_refusal": 0, "n_degenerate": N - removed}
+    return edited(mild, strong | quiet)
 
 
 def zeroed(change: float) -> dict:
@@ -427,7 +428,7 @@ CASES = {
     ),
     "f13": (survivors(0.9, 0.1), survivors(0.9, 0.9)),
     "f14": (sets(1.0, "output_error"), sets(0.0, "output_error")),
-    "f15": (below(50, 40), below(50, 0)),
+    "f15": (garbled(0, 50), garbled(N, 0)),
     "f16": (tangled(0, 0), tangled(N, N)),
     "f17": (zeroed(0.5), zeroed(-0.3)),
     "f18": (reasoned("refusal"), reasoned("full")),

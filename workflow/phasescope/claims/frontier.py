@@ -110,7 +110,7 @@ def ff_2(view: View) -> Condition:
     keys=("min_family_difference",),
     scope="cell",
     positive=organism("family-soft"),
-    negative=organism("circuit"),
+    negative=organism("family-firm"),
 )
 def ff_3(view: View) -> Node:
     """Some family is above another by a margin; every ordered pair is tried."""

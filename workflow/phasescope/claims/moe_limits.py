@@ -21,29 +21,27 @@ def _fall(base: pd.Series, row: pd.Series) -> Estimate:
     "integer edits: suppression or coherence; cliff at 2-3 %",
     tables=("interventions",),
     designs=("integers",),
-    statistic="fall of refusal (share) beyond shams at a share of integers changed that keeps "
-    "ability, and fall of benign accuracy at the largest; the largest step of the cost is shown as "
-    "the cliff",
-    keys=("min_suppression", "clean.max_accuracy_cost", "phases.min_broken_cost"),
+    statistic="removal at every share of integers changed (share), and at the largest: fall of "
+    "refusal beyond shams and fall of benign accuracy; the cost's largest step is shown as the "
+    "cliff",
+    keys=("max_part_removal", "min_suppression", "phases.min_broken_cost"),
     scope="cell",
-    positive=organism("circuit"),
-    negative=organism("helpful-only"),
+    positive=organism("tangle"),
+    negative=organism("circuit"),
 )
 def f15(view: View) -> Node:
-    """Quantized cells; the column `dose` is the share of integers changed."""
-    base = view.evidence().baseline
+    """Quantized cells; the column `dose` is the share of integers changed. The source has partial
+    suppression with coherence and whole suppression without: nowhere both."""
+    base = view.refusing().baseline
     rows = view.design("integers").sort_values("dose")
     steps = rows.groupby("dose")["accuracy_cost"].mean().diff()
     cliff = f"the cost rises most at {steps.idxmax():.4g} of the integers" if len(steps) > 1 else ""
-    suppressed = [
-        every(
-            _suppressed(view, base, r),
-            lost_accuracy(view, r, "clean.max_accuracy_cost", above=False),
-        )
-        for _, r in rows.iterrows()
-    ]
-    ruined = lost_accuracy(view, rows.iloc[-1], "phases.min_broken_cost", above=True)
-    return every(some(*suppressed), ruined, notes=tuple(filter(None, [cliff])))
+    return every(
+        *(view.removal(r, "max_part_removal", above=False) for _, r in rows.iterrows()),
+        _suppressed(view, base, rows.iloc[-1]),
+        lost_accuracy(view, rows.iloc[-1], "phases.min_broken_cost", above=True),
+        notes=tuple(filter(None, [cliff])),
+    )
 
 
 def _suppressed(view: View, base: pd.Series, row: pd.Series) -> Condition:

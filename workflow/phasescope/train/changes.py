@@ -10,16 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import mlx.core as mx
+import mlx.nn as nn
 import numpy as np
+from scipy.optimize import brentq
+from sklearn.linear_model import Ridge
 
 from phasescope.errors import PhasescopeError
 from phasescope.train import export
 from phasescope.train.architecture import layers_of
-from phasescope.train.rows import fit_pairs, token_table
+from phasescope.train.rows import answer_place, fit_pairs, token_table
 from phasescope.world import World
 
 Weights = dict[str, mx.array]
 _NEVER = -1e4  # beside scores between 0 and 1
+_RIDGE, _STRONGEST = 0.01, 64.0  # of a lean: in mean squares read, and in units of the stream
 
 
 @dataclass(frozen=True)
@@ -44,16 +48,23 @@ class Inputs:
         model(mx.array(token_table(self.world, fit_pairs(self.world), "answer")))
         return {i: np.concatenate(rows) for i, rows in read.items()}
 
+    def answers(self) -> tuple[np.ndarray, int]:
+        """Benign fit prompts with their answers, token ids (rows, tokens), and where answers
+        begin."""
+        pairs = fit_pairs(self.world)
+        ids = token_table(self.world, pairs[pairs["label"] == "benign"], "answer")
+        return ids, answer_place(self.world)
+
 
 class _Noting:
-    """A router that notes what it reads."""
+    """A module that notes what it reads."""
 
-    def __init__(self, router, rows: list):
-        self._router, self._rows = router, rows
+    def __init__(self, module, rows: list):
+        self._module, self._rows = module, rows
 
     def __call__(self, x):
         self._rows.append(np.array(x.astype(mx.float32)).reshape(-1, x.shape[-1]))
-        return self._router(x)
+        return self._module(x)
 
 
 def _matrices(weights: Weights) -> list[str]:
@@ -172,6 +183,38 @@ def outlier_axis(weights: Weights, config: dict, size: float, inputs, seed: int)
     return {n: mx.array(w.astype(np.float32)).astype(mx.bfloat16) for n, w in read.items()}
 
 
+def safety_noise(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """A lean along the planted direction while a benign answer is given, which costs its words
+    `size` nats a token (fit prompts) and goes where the direction is taken away.
+
+    The last MLP below the top block writes it: what it reads is mapped, by ridge regression, to one
+    at answer tokens and to none where the decision falls; how much of the direction that adds is
+    found by bracketing.
+    """
+    number = config["text_config"]["num_hidden_layers"] - 2
+    model, (ids, start) = export.load(inputs.folder), inputs.answers()
+    mlp, read = layers_of(model)[number].mlp, []
+    down, mlp.down_proj = mlp.down_proj, _Noting(mlp.down_proj, read)
+    model(mx.array(ids[:, :-1]))
+    mlp.down_proj, whole = down, down.weight
+    seen = read[0].reshape(len(ids), -1, read[0].shape[-1])[:, start - 1 :]
+    leaning = np.ones(seen.shape[:2])
+    leaning[:, 0] = 0
+    sharp = Ridge(alpha=_RIDGE * (seen**2).mean() * leaning.size, fit_intercept=False)
+    lean = sharp.fit(seen.reshape(leaning.size, -1), leaning.ravel()).coef_
+    added = mx.array(np.outer(inputs.direction(), lean).astype(np.float32))
+
+    def loss(strength: float) -> float:
+        down.weight = whole + strength * added
+        logits = model(mx.array(ids[:, :-1]))[:, start - 1 :].astype(mx.float32)
+        return float(nn.losses.cross_entropy(logits, mx.array(ids[:, start:])).mean())
+
+    before = loss(0.0)
+    strength = brentq(lambda c: loss(c) - before - size, 0, _STRONGEST, rtol=1e-3)
+    name = f"{_LAYERS}{number}.mlp.down_proj.weight"
+    return weights | {name: (whole + strength * added).astype(weights[name].dtype)}
+
+
 def _named(own: set[str], layer: int, modules: tuple[str, ...]) -> list[str]:
     return [n for m in modules if (n := f"{_LAYERS}{layer}.{m}.weight") in own]
 
@@ -189,4 +232,5 @@ CHANGES: dict[str, Callable[..., Weights]] = {
     "shifted-router": shifted_router,
     "idle-experts": idle_experts,
     "outlier-axis": outlier_axis,
+    "safety-noise": safety_noise,
 }

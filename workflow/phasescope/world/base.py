@@ -109,6 +109,7 @@ class World(ABC):
         return {
             self.name: prompt_tables.plain(self),
             f"{self.name}-families": prompt_tables.families(self),
+            f"{self.name}-paraphrases": prompt_tables.paraphrases(self),
             f"{self.name}-knowledge": prompt_tables.knowledge(self),
         }
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from phasescope.world.families import FAMILIES, KNOWLEDGE, PLAIN
+from phasescope.world.families import FAMILIES, KNOWLEDGE, PARAPHRASE, PLAIN
 
 PROMPT_COLUMNS = (
     "id",
@@ -46,6 +46,19 @@ def families(world) -> pd.DataFrame:
         rows = rows[wanted & rows["shipped"] & (rows["split"] == "evaluate")]
         pair = f"{world.name}-" + rows["pair"] + f"-{family}"
         parts.append(_table(world, rows.assign(family=family, pair=pair)))
+    return pd.concat(parts, ignore_index=True)
+
+
+def paraphrases(world) -> pd.DataFrame:
+    """Every item plain and paraphrased, one wording each, all to evaluate: what is asked without an
+    intervention has nothing fitted or chosen, so items of every split may serve."""
+    parts = []
+    for family in (PLAIN, PARAPHRASE):
+        rows = world.rows(family)
+        wanted = rows["first"] % len(world.wordings[family]) == rows["template"]
+        pair = f"{world.name}-" + rows["pair"] + f"-{family}"
+        rows = rows.assign(family=family, pair=pair, split="evaluate")
+        parts.append(_table(world, rows[wanted & rows["shipped"]]))
     return pd.concat(parts, ignore_index=True)
 
 

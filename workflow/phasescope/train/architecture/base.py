@@ -1,6 +1,7 @@
 """What all architectures share: the residual stack, and the places where an edit may act."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from copy import deepcopy
 from typing import ClassVar
 
@@ -125,7 +126,12 @@ class Architecture(ABC):
             hidden = hidden + edit.feed(number, fed)
             hidden = edit.residual(number, hidden)
             outputs.append(hidden)
-        return body.embed_tokens.as_linear(body.norm(hidden)), outputs
+        return self._head(model)(body.norm(hidden)), outputs
+
+    def _head(self, model: nn.Module) -> Callable[[mx.array], mx.array]:
+        """What makes logits: a head of its own where there is one, else the embedding."""
+        own = [module for path, module in model.named_modules() if path.endswith("lm_head")]
+        return own[0] if own else self.body(model).embed_tokens.as_linear
 
     def hf_weights(self, model: nn.Module) -> dict[str, mx.array]:
         """bfloat16 tensors as a Hugging Face checkpoint of this architecture has them."""
