@@ -92,8 +92,12 @@ def listing(items: Iterable[str]) -> str:
 
 
 def shorten(text: str, limit: int) -> str:
-    """A text cut to at most `limit` characters, with the cut shown."""
-    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
+    """A text cut in its middle to at most `limit` characters, with the cut shown: names often
+    differ at their ends alone (a seed, a size)."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) // 2
+    return f"{text[: limit - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
 
 
 def slugs(ids: Iterable[str]) -> dict[str, str]:
