@@ -308,6 +308,67 @@ def test_nothing_stands_in_the_way_of_a_reader(reader, name, scheme):
     assert [(v["id"], v["help"], v["nodes"][0]["html"][:200]) for v in hard] == []
 
 
+# text of the page and of its figures with its color, what is painted behind it, size and weight
+TEXTS = """const painted = e => {
+    const at = e.getBoundingClientRect();
+    const x = (at.left + at.right) / 2, y = (at.top + at.bottom) / 2;
+    const figure = e.closest('svg') || document.createElement('i');
+    const marks = [...figure.querySelectorAll('path, use')]
+        .filter(m => m.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING)
+        .filter(m => { const r = m.getBoundingClientRect();  // what a letter stands on
+            return r.left <= x && x <= r.right && r.top <= y && y <= r.bottom })
+        .map(m => getComputedStyle(m)).filter(s => s.fill.startsWith('rgb') && s.fillOpacity == 1);
+    if (marks.length) return marks.at(-1).fill;
+    for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor;
+    if (!/^rgba\\(.*, 0\\)$|^transparent$/.test(c)) return c } return 'rgb(255, 255, 255)' };
+const found = new Map();
+for (const e of document.querySelectorAll('body *:not(script):not(style)')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+    if (!own || !e.getClientRects().length || e.closest('.unseen, .skip, svg title')) continue;
+    const style = getComputedStyle(e), color = e.closest('svg') ? style.fill : style.color;
+    const key = [color, painted(e), parseFloat(style.fontSize), parseInt(style.fontWeight)];
+    found.set(key.join(), [...key, e.outerHTML.slice(0, 120)]) }
+return [...found.values()]"""
+
+
+def luminance(color):
+    """Relative luminance of an opaque CSS color (WCAG 2.2)."""
+    numbers = [float(x) for x in re.findall(r"[\d.]+", color)]
+    assert len(numbers) == 3 or numbers[3] == 1, color
+    scale = 1 if color.startswith("color(") else 255
+    parts = [n / scale for n in numbers[:3]]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def too_faint(texts):
+    """Texts under 4.5 to 1, or under 3 to 1 where they are large (WCAG 2.2, 1.4.3)."""
+    found = []
+    for color, behind, pixels, weight, html in texts:
+        dark, light = sorted(map(luminance, (color, behind)))
+        least = 3 if pixels >= 24 or (pixels >= 18.66 and weight >= 700) else 4.5
+        if (ratio := (light + 0.05) / (dark + 0.05)) < least:
+            found.append((round(ratio, 2), color, behind, html))
+    return found
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["demo", "mixed"])
+def test_text_stands_out_from_what_is_behind_it(reader, name, scheme):
+    """Grey on grey is no text to many readers; axe tells nothing of text before a gradient."""
+    reader.media(scheme=scheme)
+    reader.open(name)
+    reader.run(
+        "document.querySelectorAll('details').forEach(d => d.open = true);"
+        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
+    )
+    texts = reader.run(TEXTS)
+    assert len(texts) > 10 and too_faint(texts) == []
+    reader.run("document.querySelector('figcaption').style.color = 'rgb(128, 128, 128)'")
+    assert [html for *_, html in too_faint(reader.run(TEXTS)) if "figcaption" in html]
+
+
 def test_axe_finds_what_is_wrong(reader):
     """If it failed, the check above would be of nothing."""
     reader.open("one")
