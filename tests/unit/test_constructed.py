@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
@@ -127,6 +128,19 @@ def test_an_outlier_axis_needs_a_planted_direction(tmp_path):
     plan = constructed.load(RECIPES / "topic-outlier.yaml")
     with pytest.raises(PhasescopeError, match="helpful-only: no stage of it plants one direction"):
         constructed.apply(plan, tmp_path / "o", WORLD, 1)
+
+
+@pytest.mark.parametrize("name", ["topic-outlier", "safety-noise"])
+def test_other_architectures_and_too_much_are_refused(name, tmp_path):
+    """If it failed, a user's construction would stop with a traceback after minutes of training."""
+    plan = constructed.load(RECIPES / f"{name}.yaml")
+    shutil.copytree(ORGANISMS / "natural-moe", tmp_path / "m")
+    with pytest.raises(PhasescopeError, match="base of type 'qwen3_5_moe'; allowed"):
+        constructed.apply(plan, tmp_path / "m", WORLD, 1)
+    shutil.copytree(ORGANISMS / "circuit", tmp_path / "c")
+    if name == "safety-noise":
+        with pytest.raises(PhasescopeError, match="size: found 1000; allowed: under"):
+            constructed.apply(replace(plan, size=1000.0), tmp_path / "c", WORLD, 1)
 
 
 def test_a_construction_starts_from_a_base_that_is_there(tmp_path):

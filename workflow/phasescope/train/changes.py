@@ -160,6 +160,7 @@ def outlier_axis(weights: Weights, config: dict, size: float, inputs, seed: int)
     `size`, and what reads them weights smaller by as much: the function stays, but rounding in
     groups takes the small weights for zero where its step is coarse.
     """
+    _needs_dense(config, "outlier-axis")
     read = {name: np.array(w.astype(mx.float32)).astype(float) for name, w in weights.items()}
     turn = _onto_first_axis(inputs.direction())
     depth, stem = config["text_config"]["num_hidden_layers"], _LAYERS.removesuffix("layers.")
@@ -191,6 +192,7 @@ def safety_noise(weights: Weights, config: dict, size: float, inputs, seed: int)
     at answer tokens and to none where the decision falls; how much of the direction that adds is
     found by bracketing.
     """
+    _needs_dense(config, "safety-noise")
     number = config["text_config"]["num_hidden_layers"] - 2
     model, (ids, start) = export.load(inputs.folder), inputs.answers()
     mlp, read = layers_of(model)[number].mlp, []
@@ -210,9 +212,16 @@ def safety_noise(weights: Weights, config: dict, size: float, inputs, seed: int)
         return float(nn.losses.cross_entropy(logits, mx.array(ids[:, start:])).mean())
 
     before = loss(0.0)
+    if (most := loss(_STRONGEST) - before) <= size:
+        raise PhasescopeError(f"safety-noise: size: found {size:g}; allowed: under {most:.3g} nats")
     strength = brentq(lambda c: loss(c) - before - size, 0, _STRONGEST, rtol=1e-3)
     name = f"{_LAYERS}{number}.mlp.down_proj.weight"
     return weights | {name: (whole + strength * added).astype(weights[name].dtype)}
+
+
+def _needs_dense(config: dict, change: str) -> None:
+    if (found := config["model_type"]) != "qwen3_5":
+        raise PhasescopeError(f"{change}: base of type {found!r}; allowed: 'qwen3_5'")
 
 
 def _named(own: set[str], layer: int, modules: tuple[str, ...]) -> list[str]:
