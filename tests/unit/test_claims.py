@@ -334,10 +334,14 @@ def test_what_one_control_came_out_as_is_told():
     ] == record  # both of the record, not one of own
     good, said = calibration.state_of(CLAIMS["xs-7"], found, LIMITS)
     assert not good and said == "positive not run yet, negative 2 of 2 right"
-    assert (
-        claims.counted([{"claim": "f09", "control": "positive", "verdict": np.nan}], LIMITS, "")
-        == []
-    )
+    nothing = [{"claim": "f09", "control": "positive", "verdict": np.nan}]
+    sides = ("positive", "negative")
+    nothing += [
+        {"claim": "xs-10", "control": s, "verdict": "not_run", "right": False} for s in sides
+    ]
+    assert claims.counted(nothing, LIMITS, "") == []
+    nothing.append({"claim": "xs-10", "control": "positive", "verdict": "refuted", "right": False})
+    assert [(x["right"], x["n"]) for x in claims.counted(nothing, LIMITS, "")] == [(0, 2), (0, 1)]
 
 
 def test_an_unchecked_judge_makes_its_verdicts_uncalibrated():

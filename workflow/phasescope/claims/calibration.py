@@ -148,8 +148,11 @@ def limits_of(claim: Claim, thresholds: dict) -> str:
 
 
 def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
-    """Right and all triples by claim and control: lines of the record."""
-    frame = pd.DataFrame([r for r in rows if pd.notna(r.get("verdict"))])
+    """Right and all triples by claim and control: lines of the record. A claim that ran on none of
+    its controls, as a study that leaves its design out, says nothing of them."""
+    known = [r for r in rows if pd.notna(r.get("verdict"))]
+    ran = {r["claim"] for r in known if r["verdict"] != "not_run"}
+    frame = pd.DataFrame([r for r in known if r["claim"] in ran])
     if frame.empty:
         return []
     return [
