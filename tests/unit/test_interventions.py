@@ -26,6 +26,7 @@ from phasescope.intervene import (
     of_kind,
     touch,
 )
+from phasescope.intervene.routing import ExpertPruning
 from phasescope.model import (
     load_model,
     mixer_projections,
@@ -181,6 +182,15 @@ def test_experts_that_nobody_selects_are_named(checkpoints, made):
     assert found.sites_requested == 3 and found.partly[0] == "layer 0: 1 of 2 experts, not 3"
     with pytest.raises(PhasescopeError, match="changed nothing at any of its 1 sites"):
         touch(lm, made({0: (2,)}), SEQUENCES, 4)
+
+
+def test_pruning_experts_that_nobody_selects_is_measured(checkpoints):
+    """If it failed, f20 could never be found true: dead experts, pruned, change nothing."""
+    lm = load_model(checkpoints("minimax_m2"))
+    routing = lm.adapter.router_of(lm.blocks[0])
+    routing.e_score_correction_bias = mx.array([50.0, 50.0, 0, 0])
+    found = touch(lm, ExpertPruning({0: (2, 3)}), SEQUENCES, 4)
+    assert (found.sites_hit, found.norm_removed, found.partly) == (2, 0, ())
 
 
 def test_a_fused_tensor_hit_in_part_is_said_so(checkpoints):

@@ -97,7 +97,11 @@ class RoutingMask(ExpertEdit):
 
 @dataclass(frozen=True)
 class ExpertPruning(RoutingMask):
-    """Experts masked because they do little, whatever they do it for."""
+    """Experts masked because they do little, whatever they do it for. One that no token selects is
+    hit all the same: that nothing is lost with it is what is asked (f20)."""
+
+    def _touched(self, hit, removed):
+        return super()._touched({i: set(e) for i, e in self.experts.items()}, removed)
 
 
 @dataclass(frozen=True)
