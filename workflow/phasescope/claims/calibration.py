@@ -85,7 +85,7 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
         models = [m for m, facts in organisms.items() if facts["organism"] in known]
         own = _alone(claim, models, tables, thresholds)
         for model in models:
-            facts, here = organisms[model], _decisive(own[own["model"] == model])
+            facts, here = organisms[model], own[own["model"] == model]
             if facts["organism"] in control.names and len(here):
                 made = {"organism": facts["organism"], "seed": facts["seed"]}
                 yield made | {"made_by": facts.get("recipe")} | _strongest(here)
@@ -93,12 +93,18 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
 
 def _alone(claim, models: list[str], tables, thresholds) -> pd.DataFrame:
     """A claim's verdicts on some models as a study of their own, so that its family is its controls
-    and not whatever other organisms were run beside them."""
+    and not whatever other organisms were run beside them: their cells at 16 bit, where they were
+    planted; where nothing ran there, since the claim is on quantized cells, all."""
     part = {
         name: table[table["model"].isin(models)]
         for name, table in tables.items()
         if "model" in table and name != "across_models"
     }
+    if claim.scope == "cell":
+        planted = part["cells"][part["cells"]["precision"] == _PRECISION]
+        found = pd.DataFrame(judged(part | {"cells": planted}, thresholds, [claim]))
+        if len(found) and (found["verdict"] != "not_run").any():
+            return found.reindex(columns=_READ)
     return pd.DataFrame(judged(part, thresholds, [claim])).reindex(columns=_READ)
 
 
@@ -106,13 +112,6 @@ def _about(subject: str) -> set[str]:
     """Endpoints, the writer or the export that a verdict is on: what stands before the first
     comma."""
     return set(subject.partition(", ")[0].split(" and "))
-
-
-def _decisive(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of a control's cells those at 16 bit, where it was planted; where nothing ran there, since
-    the claim is on quantized cells, the others."""
-    here = rows[(rows["precision"] == _PRECISION) | rows["precision"].isna()]
-    return here if (here["verdict"] != "not_run").any() else rows
 
 
 def _together(claim, control, tables, thresholds, organisms) -> Iterator[dict]:
