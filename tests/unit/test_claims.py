@@ -344,6 +344,19 @@ def test_what_one_control_came_out_as_is_told():
     assert [(x["right"], x["n"]) for x in claims.counted(nothing, LIMITS, "")] == [(0, 2), (0, 1)]
 
 
+def test_a_record_pools_studies():
+    """If it failed, a study that went well would take the place of one that did not."""
+    first, again = (
+        [line | {"made_by": by} for line in lines("xs-3", (2, 2), negative)]
+        for by, negative in (("study a", (1, 2)), ("study a", (2, 2)))
+    )
+    other = [line | {"made_by": "study b"} for line in lines("xs-3", (1, 1), (1, 1))]
+    found = claims.pooled(other, first)
+    good, said = calibration.state_of(CLAIMS["xs-3"], found, LIMITS)
+    assert not good and said == "positive 3 of 3 right, negative 2 of 3 right"
+    assert calibration.state_of(CLAIMS["xs-3"], claims.pooled(again, found), LIMITS)[0]
+
+
 def test_an_unchecked_judge_makes_its_verdicts_uncalibrated():
     """A grader that nobody compared with people decides nothing."""
     found = {"claim": "xs-3", "model": "m", "verdict": "refuted", "reason": None}

@@ -130,7 +130,7 @@ def _claims(options: argparse.Namespace) -> None:
     path = study_folder(options.record) / "calibration_claims.parquet"
     triples = read_table(path).to_dict("records")
     own = claims.counted(triples, thresholds, f"study {options.record}")
-    lines = claims.known(own, claims.read_record())
+    lines = claims.pooled(own, claims.read_record())
     claims.write_record(claims.RECORD, lines)
     print(claims.in_words(lines, thresholds))
 

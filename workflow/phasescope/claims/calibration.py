@@ -23,6 +23,7 @@ _MADE_BY = {
     "checkpoint": "stage survival",
     "endpoints": "stage endpoints",
 }
+_SIMULATED = "simulated"  # the same in every study
 _COLUMNS = ("claim", "control", "right", "n", "limits", "made_by")
 _READ = ("claim", "model", "precision", "subject", "verdict", "reason")
 _STRENGTH = ("supported", "refuted", "inconclusive", "not_run")
@@ -161,7 +162,9 @@ def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
             "right": int(own["right"].sum()),
             "n": len(own),
             "limits": limits_of(CLAIMS[claim], thresholds),
-            "made_by": made_by,
+            "made_by": _SIMULATED
+            if controls(CLAIMS[claim])[side].kind == "arithmetic"
+            else made_by,
         }
         for (claim, side), own in frame.groupby(["claim", "control"], sort=False)
     ]
@@ -216,6 +219,15 @@ def known(own: list[dict], record: list[dict]) -> list[dict]:
     recorded = {line["claim"] for line in record}
     used = {c for c, found in sides.items() if len(found) == 2 or c not in recorded}
     return [x for x in own if x["claim"] in used] + [x for x in record if x["claim"] not in used]
+
+
+def pooled(own: list[dict], record: list[dict]) -> list[dict]:
+    """The record with what a study found put in its own lines' place: other studies' stay and count
+    as well, so that none can be left out for what it says."""
+    same = ("claim", "control", "made_by")
+    new = {tuple(line[k] for k in same) for line in own}
+    kept = [line for line in record if tuple(line[k] for k in same) not in new]
+    return sorted([*kept, *own], key=lambda line: list(CLAIMS).index(line["claim"]))
 
 
 def under_control(
