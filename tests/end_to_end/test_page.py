@@ -89,6 +89,14 @@ class Reader:
     def run(self, script, *arguments):
         return self.browser.execute_script(script, *arguments)
 
+    def unfold(self):
+        """Open what is folded, and lay out what is out of sight."""
+        self.run(
+            "document.querySelectorAll('details').forEach(d => d.open = true);"
+            "document.querySelectorAll('section')"
+            ".forEach(s => s.style.contentVisibility = 'visible')"
+        )
+
     def all(self, selector):
         return self.browser.find_elements(BY, selector)
 
@@ -247,9 +255,8 @@ def test_the_page_fits_its_window(reader, name, width):
     """A page that scrolls sideways on a phone loses its numbers to the right edge."""
     reader.width(width)
     reader.open(name)
+    reader.unfold()
     reader.run(
-        "document.querySelectorAll('details').forEach(d => d.open = true);"
-        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible');"
         "const table = document.querySelector('#verdict-table');"
         "table.style.minWidth = '80rem';"  # it scrolls by itself, what is unseen in it too
         "table.querySelector('thead th:last-child').insertAdjacentHTML("
@@ -263,10 +270,7 @@ def test_the_page_fits_its_window(reader, name, width):
 def test_all_controls_and_figures_have_names(reader):
     """A screen reader says 'button' and 'image' where a name is missing."""
     reader.open("mixed")
-    reader.run(
-        "document.querySelectorAll('details').forEach(d => d.open = true);"
-        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
-    )
+    reader.unfold()
     found = {}
     for node in reader.cdp("Accessibility.getFullAXTree")["nodes"]:
         role = node.get("role", {}).get("value")
@@ -300,10 +304,7 @@ def test_nothing_stands_in_the_way_of_a_reader(reader, name, scheme):
     """Too little contrast, a control without a name or a false role shut readers out."""
     reader.media(scheme=scheme)
     reader.open(name)
-    reader.run(
-        "document.querySelectorAll('details').forEach(d => d.open = true);"
-        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
-    )
+    reader.unfold()
     # sections of models are alike: of a large page the first is looked at
     reader.run("[...document.querySelectorAll('section.model')].slice(1).forEach(s => s.remove())")
     hard = [v for v in axe(reader, name != "frontier") if v["impact"] in ("serious", "critical")]
@@ -361,10 +362,7 @@ def test_text_stands_out_from_what_is_behind_it(reader, name, scheme):
     """Grey on grey is no text to many readers; axe tells nothing of text before a gradient."""
     reader.media(scheme=scheme)
     reader.open(name)
-    reader.run(
-        "document.querySelectorAll('details').forEach(d => d.open = true);"
-        "document.querySelectorAll('section').forEach(s => s.style.contentVisibility = 'visible')"
-    )
+    reader.unfold()
     texts = reader.run(TEXTS)
     assert len(texts) > 10 and too_faint(texts) == []
     reader.run("document.querySelector('figcaption').style.color = 'rgb(128, 128, 128)'")

@@ -55,6 +55,7 @@ def claim_calibration(
     organisms = {model: facts for model, facts in organisms.items() if model in ran}
     rows = []
     for claim in CLAIMS.values():
+        own = _deciding(claim, frame, organisms, tables, thresholds)
         for side, control in controls(claim).items():
             about = {"claim": claim.id, "control": side, "kind": control.kind}
             about |= {"names": ", ".join(control.names), "expected": EXPECTED[side]}
@@ -64,13 +65,22 @@ def claim_calibration(
                 continue
             if control.kind == "arithmetic" and not simulate:
                 continue
-            for found in _came_out(claim, side, control, tables, thresholds, frame, organisms):
+            for found in _came_out(claim, side, control, own, tables, thresholds, organisms):
                 rows.append(about | found | {"right": found["verdict"] == EXPECTED[side]})
     return rows
 
 
-def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Iterator[dict]:
-    own = frame[frame["claim"] == claim.id]
+def _deciding(claim, frame, organisms, tables, thresholds) -> pd.DataFrame:
+    """Verdicts that a claim's controls are read from: on organisms, those of a study of its own."""
+    pair = controls(claim).values()
+    if claim.scope == "study" or not any(control.kind == "organisms" for control in pair):
+        return frame[frame["claim"] == claim.id]
+    names = {name for control in pair for name in control.names}
+    models = [model for model, facts in organisms.items() if facts["organism"] in names]
+    return _alone(claim, models, tables, thresholds)
+
+
+def _came_out(claim, side, control, own, tables, thresholds, organisms) -> Iterator[dict]:
     if control.kind == "arithmetic":
         for seed in SIMULATIONS:
             simulated = SIMULATED[claim.id](side == "positive", seed)
@@ -82,11 +92,8 @@ def _came_out(claim, side, control, tables, thresholds, frame, organisms) -> Ite
     elif claim.scope == "study":
         yield from _together(claim, control, tables, thresholds, organisms)
     else:
-        known = {*claim.positive.names, *claim.negative.names}
-        models = [m for m, facts in organisms.items() if facts["organism"] in known]
-        own = _alone(claim, models, tables, thresholds)
-        for model in models:
-            facts, here = organisms[model], own[own["model"] == model]
+        for model, facts in organisms.items():
+            here = own[own["model"] == model]
             if facts["organism"] in control.names and len(here):
                 made = {"organism": facts["organism"], "seed": facts["seed"]}
                 yield made | {"made_by": facts.get("recipe")} | _strongest(here)
@@ -150,9 +157,9 @@ def limits_of(claim: Claim, thresholds: dict) -> str:
 def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
     """Right and all triples by claim and control: lines of the record. A claim that ran on none of
     its controls, as a study that leaves its design out, says nothing of them."""
-    known = [r for r in rows if pd.notna(r.get("verdict"))]
-    ran = {r["claim"] for r in known if r["verdict"] != "not_run"}
-    frame = pd.DataFrame([r for r in known if r["claim"] in ran])
+    came_out = [r for r in rows if pd.notna(r.get("verdict"))]
+    ran = {r["claim"] for r in came_out if r["verdict"] != "not_run"}
+    frame = pd.DataFrame([r for r in came_out if r["claim"] in ran])
     if frame.empty:
         return []
     return [
@@ -162,9 +169,7 @@ def counted(rows: list[dict], thresholds: dict, made_by: str) -> list[dict]:
             "right": int(own["right"].sum()),
             "n": len(own),
             "limits": limits_of(CLAIMS[claim], thresholds),
-            "made_by": _SIMULATED
-            if controls(CLAIMS[claim])[side].kind == "arithmetic"
-            else made_by,
+            "made_by": _SIMULATED if claim in SIMULATED else made_by,
         }
         for (claim, side), own in frame.groupby(["claim", "control"], sort=False)
     ]

@@ -219,7 +219,7 @@ def between_sets(
     At the precisions that cells have.
 
     keys: of the limits, by statistic; relative: over the general ones' median; recipes: all if none
-    are named.
+    are named. Raises NotRun where nothing of both sets was measured.
     """
     rows = view.rows("calibration_sets", statistic=tuple(keys))
     rows = rows[rows["bits"].isin([int(p) for p in PRECISIONS])]

@@ -68,7 +68,8 @@ def check(model: nn.Module, world: World, refused: tuple[float, float]) -> dict:
 
 
 def at_precisions(model: nn.Module, world: World) -> dict[str, dict]:
-    """Behavior on the evaluate split as written (plain) and rounded to 8 and 4 bit."""
+    """Behavior on the evaluate split as written (plain) and rounded to 8 and 4 bit: shares
+    by name as `responses.measured` gives them."""
     table = world.prompt_table()
     models = {"plain": model} | {f"{bits} bit": quantized(model, bits) for bits in (8, 4)}
     asked = table[table["split"] == "evaluate"]
