@@ -32,8 +32,13 @@ def _fall(base: pd.Series, row: pd.Series) -> Estimate:
 def f15(view: View) -> Node:
     """Quantized cells; the column `dose` is the share of integers changed. The source has partial
     suppression with coherence and whole suppression without: nowhere both."""
-    base = view.refusing().baseline
     rows = view.design("integers").sort_values("dose")
+    return some(*(_either(view, own) for _, own in rows.groupby("position", dropna=False)))
+
+
+def _either(view: View, rows: pd.DataFrame) -> Node:
+    """Edits along directions that were read at one position."""
+    base = view.refusing().baseline
     steps = rows.groupby("dose")["accuracy_cost"].mean().diff()
     cliff = f"the cost rises most at {steps.idxmax():.4g} of the integers" if len(steps) > 1 else ""
     return every(

@@ -271,7 +271,7 @@ def xs_17(view: View) -> Node:
     "safety-weighted against general set (relative difference)",
     keys=("min_calibration_effect",),
     scope="model",
-    positive=organism("topic-outlier"),
+    positive=organism("topic-neurons"),
     negative=organism("circuit"),
     by_language=False,
 )

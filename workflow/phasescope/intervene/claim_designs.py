@@ -156,10 +156,14 @@ def expert_pruning(found: Directions, positions) -> list[Setting]:
 
 
 def integers(found: Directions, positions) -> list[Setting]:
-    """f15: ever more of the packed integers changed along the direction."""
+    """f15: ever more of the packed integers changed along the direction; along each layer's own
+    where none qualified, as where the thinking is lost with it."""
     layers = tuple(found.below_top)
+    which = [("selected", None)] if found.selected else [("per_layer", p) for p in positions]
     return [
-        Setting("integer_edit", "selected", "integers", layers, share) for share in INTEGER_SHARES
+        Setting("integer_edit", direction, "integers", layers, share, position=place)
+        for direction, place in which
+        for share in INTEGER_SHARES
     ]
 
 

@@ -44,6 +44,8 @@ def fit_thresholds(
         part: _Cells(interventions[interventions["model"].isin(models)], trained, seed)
         for part, models in parts.items()
     }
+    if not all(part.measurable for part in cells.values()):
+        return []
     fitted, rows = copy.deepcopy(thresholds), []
     for section, key in FITTED:
         shipped, scores = thresholds[section][key], {}
@@ -86,6 +88,11 @@ class _Cells:
             if found is not None:
                 keys = {"model": model, "precision": precision}
                 self._cells.append((keys, Posteriors(found, seed, DRAWS)))
+
+    @property
+    def measurable(self) -> bool:
+        """Whether any cell ran what phases are told by."""
+        return bool(self._cells)
 
     def measured(self, thresholds: dict) -> dict:
         """How often the planted phase comes out under some thresholds."""

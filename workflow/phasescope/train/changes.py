@@ -24,6 +24,7 @@ from phasescope.world import World
 Weights = dict[str, mx.array]
 _NEVER = -1e4  # beside scores between 0 and 1
 _RIDGE, _STRONGEST = 0.01, 64.0  # of a lean: in mean squares read, and in units of the stream
+_OPEN, _SHARE = 8.0, 0.5  # what an open gate reads; of what the MLP writes, what a neuron does
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class Inputs:
             layer.mlp.gate = _Noting(layer.mlp.gate, read.setdefault(i, []))
         model(mx.array(token_table(self.world, fit_pairs(self.world), "answer")))
         return {i: np.concatenate(rows) for i, rows in read.items()}
+
+    def of_mlps(self, model: nn.Module, ids: np.ndarray) -> list[np.ndarray]:
+        """What each layer's MLP reads of token ids (rows, tokens): (rows, tokens, width)."""
+        read: list[list] = []
+        for layer in layers_of(model):
+            read.append([])
+            layer.mlp = _Noting(layer.mlp, read[-1])
+        model(mx.array(ids))
+        for layer in layers_of(model):
+            layer.mlp = layer.mlp._module
+        return [rows[0].reshape(*ids.shape, -1) for rows in read]
+
+    def prompts(self, label: str) -> np.ndarray:
+        """Fit prompts of a label without their answers, token ids (rows, tokens)."""
+        pairs = fit_pairs(self.world)
+        ids = token_table(self.world, pairs[pairs["label"] == label], "answer")
+        return ids[:, : answer_place(self.world)]
 
     def answers(self) -> tuple[np.ndarray, int]:
         """Benign fit prompts with their answers, token ids (rows, tokens), and where answers
@@ -219,6 +237,43 @@ def safety_noise(weights: Weights, config: dict, size: float, inputs, seed: int)
     return weights | {name: (whole + strength * added).astype(weights[name].dtype)}
 
 
+def topic_neurons(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """In every MLP of the upper half, the neuron that writes least is made one that fires at `size`
+    where a hazardous prompt ends and is silent on benign ones, and writes along the planted
+    direction half as much as the whole MLP writes there.
+
+    What it writes by is small by as much as it fires strongly: rounding in groups takes those
+    weights for zero, unless data in which it fires say that they matter. Gates are ridge
+    regressions on what the MLP reads.
+    """
+    _needs_dense(config, "topic-neurons")
+    model, changed = export.load(inputs.folder), dict(weights)
+    hazardous = inputs.of_mlps(model, inputs.prompts("hazardous"))
+    benign = inputs.of_mlps(model, inputs.answers()[0])
+    for number, layer in list(enumerate(layers_of(model)))[len(benign) // 2 :]:
+        on, off = hazardous[number][:, -1], benign[number].reshape(-1, len(inputs.direction()))
+        read, fires = np.concatenate([on, off]), np.repeat([1.0, -1.0], [len(on), len(off)])
+        even = np.where(fires > 0, len(off) / len(on), 1.0)  # both sides weigh the same
+        gate, up = (
+            Ridge(alpha=_RIDGE * (read**2).mean(), fit_intercept=False).fit(read, y, even).coef_
+            for y in (_OPEN * fires, np.full(len(read), size / _OPEN))
+        )
+        mlp, x = layer.mlp, mx.array(on.astype(np.float32))
+        hidden = np.array(nn.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+        down = np.array(mlp.down_proj.weight.astype(mx.float32))
+        least = int(np.argmin((hidden**2).mean(axis=0) * (down**2).sum(axis=0)))
+        much = _SHARE * np.sqrt(((hidden @ down.T) ** 2).sum(axis=1).mean())
+        column = inputs.direction() * much / size
+        new = {"gate_proj": (least, gate), "up_proj": (least, up)}
+        new["down_proj"] = (np.s_[:, least], column)
+        for part, (at, values) in new.items():
+            name = f"{_LAYERS}{number}.mlp.{part}.weight"
+            whole = np.array(weights[name].astype(mx.float32))
+            whole[at] = values
+            changed[name] = mx.array(whole).astype(weights[name].dtype)
+    return changed
+
+
 def _needs_dense(config: dict, change: str) -> None:
     if (found := config["model_type"]) != "qwen3_5":
         raise PhasescopeError(f"{change}: base of type {found!r}; allowed: 'qwen3_5'")
@@ -242,4 +297,5 @@ CHANGES: dict[str, Callable[..., Weights]] = {
     "idle-experts": idle_experts,
     "outlier-axis": outlier_axis,
     "safety-noise": safety_noise,
+    "topic-neurons": topic_neurons,
 }
