@@ -307,6 +307,12 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     ]
 
 
+_ONE_DIRECTION = tuple(
+    f"ablation-{what}" for what in ("layers", "coverage", "dose", "scope", "per-layer")
+)
+_ONE_DIRECTION += ("weight-projection",)
+
+
 @claim(
     "xs-18",
     "removing the direction lowers benign perplexity, more in hybrids",
@@ -320,13 +326,15 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     by_language=False,
 )
 def xs_18(view: View) -> Node:
-    """Any of the chosen interventions."""
-    return some(
-        *(
-            view.condition(f"log-perplexity, {name}", change, "max_perplexity_change", above=False)
-            for name, change in perplexity_changes(view)
-        )
-    )
+    """Any of the chosen interventions that take one direction away, and nothing else."""
+    parts = [
+        view.condition(f"log-perplexity, {name}", change, "max_perplexity_change", above=False)
+        for name, change in perplexity_changes(view)
+        if name in _ONE_DIRECTION
+    ]
+    if not parts:
+        raise NotRun(f"none of the designs {', '.join(_ONE_DIRECTION)} was measured")
+    return some(*parts)
 
 
 @claim(
