@@ -350,12 +350,14 @@ def f10(view: View) -> Node:
     "correlation of the gap with depth",
     keys=("min_gap_ratio", "min_monotone"),
     scope="cell",
-    positive=organism("circuit-thinking"),
-    negative=organism("helpful-only"),
+    positive=organism("two-channel"),
+    negative=organism("circuit-thinking"),
     by_language=False,
 )
 def f11(view: View) -> Node:
-    """At the end of thinking; of the prompt for models that do not think."""
+    """At the end of thinking; of the prompt for models that do not think. What is planted to grow
+    late is the residual channel of two-channel; circuit-thinking has it whole early on. (Without a
+    signal, as in helpful-only, the ratio is one of two noises, and decides nothing.)"""
     rows = view.rows("geometry", statistic=("gap_late_middle", "gap_monotone"))
     thinks = rows["position"] == "end_of_thinking"
     rows = rows[thinks] if thinks.any() else rows
