@@ -46,8 +46,8 @@ def half_dose(view: View) -> np.ndarray:
     statistic="dose at 50 % removal, 4 bit over 8 bit (ratio)",
     keys=("min_dose_ratio",),
     scope="model",
-    positive=NO_PLANT,
-    negative=organism("circuit"),
+    positive=organism("firm-when-rounded"),
+    negative=organism("on-grid"),
 )
 def xs_5(view: View) -> Condition:
     """Posterior of the ratio."""
@@ -97,21 +97,24 @@ def beside(view: View, one: str, other: str, **values) -> pd.DataFrame:
     "edited at 16 bit: real answers; at 8 bit: hollow",
     tables=("behavior", "survival"),
     statistic="paired change of hollow answers among non-refusals, 8 less 16 bit (share)",
-    keys=("min_hollow_rise",),
+    keys=("min_hollow_rise", "min_removal"),
     scope="model",
-    positive=NO_PLANT,
+    positive=organism("brittle-answers"),
     negative=organism("circuit"),
 )
 def xs_9(view: View) -> Node:
-    """Edits of the 16-bit weights once they are rounded to 8 bit, and each intervention that was
-    chosen at both precisions."""
+    """Edits of the 16-bit weights that give real answers there, once they are rounded to 8 bit, and
+    each intervention that was chosen at both precisions."""
     return some_of(view, _hollow_of_edits, _hollow_of_designs)
 
 
 def _hollow_of_edits(view: View) -> list[Condition]:
+    real = followed(view, statistic="removal", format="bfloat16")
+    real = real[real["estimate"] >= view.limit("min_removal")]
     rows = followed(view, statistic="hollow_change", bits=8)
+    rows = rows.merge(real[["edit", "dose"]], on=["edit", "dose"])
     if rows.empty:
-        raise NotRun("no edit left non-refusals at both 16 and 8 bit")
+        raise NotRun("no edit that removed refusal at 16 bit left non-refusals at 8 bit")
     return [
         view.condition(
             f"rise of hollow answers, {edit_in_words(r)}",

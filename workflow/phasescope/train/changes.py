@@ -17,14 +17,19 @@ from sklearn.linear_model import Ridge
 
 from phasescope.errors import PhasescopeError
 from phasescope.train import export
-from phasescope.train.architecture import layers_of
+from phasescope.train.architecture import forward, layers_of, of
 from phasescope.train.rows import answer_place, fit_pairs, token_table
 from phasescope.world import World
+from phasescope.world.short_answers import END
 
 Weights = dict[str, mx.array]
 _NEVER = -1e4  # beside scores between 0 and 1
 _RIDGE, _STRONGEST = 0.01, 64.0  # of a lean: in mean squares read, and in units of the stream
 _OPEN, _SHARE = 8.0, 0.5  # what an open gate reads; of what the MLP writes, what a neuron does
+_COLUMN, _DECISIVE = 0.5, 256.0  # norms of what a neuron writes by, and of what decides a word
+_ROUNDS = 4
+_GROUP, _WHOLE = 32, 64  # weights that are rounded together: at least, and where nobody says
+_FINE, _SLOPE = 16, 5.0  # between a step of 8 and of 4 bit; how soon a gate opens
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,15 @@ class Inputs:
         if "free_direction" not in sheet:
             raise PhasescopeError(f"{sheet['recipe']}: no stage of it plants one direction (keep)")
         return np.array(sheet["free_direction"])
+
+    def gap(self, number: int) -> float:
+        """Mean gap between hazardous and benign prompts along the planted direction, where they
+        end, in the residual stream after a layer."""
+        model, ends = export.load(self.folder), []
+        for label in ("hazardous", "benign"):
+            _, layers = forward(model, mx.array(self.prompts(label)))
+            ends.append(np.array(layers[number])[:, -1] @ self.direction())
+        return float(ends[0].mean() - ends[1].mean())
 
     def of_routers(self) -> dict[int, np.ndarray]:
         """By layer, what its router reads at every token of the fit prompts: (tokens, width)."""
@@ -60,17 +74,22 @@ class Inputs:
             layer.mlp = layer.mlp._module
         return [rows[0].reshape(*ids.shape, -1) for rows in read]
 
+    def refusals(self) -> np.ndarray:
+        """Hazardous fit prompts, refused: token ids (rows, tokens)."""
+        pairs = fit_pairs(self.world)
+        asked = pairs[pairs["label"] == "hazardous"]
+        return token_table(self.world, asked.assign(refusal=self.world.refusals[0]), "refusal")
+
     def prompts(self, label: str) -> np.ndarray:
         """Fit prompts of a label without their answers, token ids (rows, tokens)."""
-        pairs = fit_pairs(self.world)
-        ids = token_table(self.world, pairs[pairs["label"] == label], "answer")
-        return ids[:, : answer_place(self.world)]
+        ids, start = self.answers(label)
+        return ids[:, :start]
 
-    def answers(self) -> tuple[np.ndarray, int]:
-        """Benign fit prompts with their answers, token ids (rows, tokens), and where answers
+    def answers(self, label: str = "benign") -> tuple[np.ndarray, int]:
+        """Fit prompts of a label with their answers, token ids (rows, tokens), and where answers
         begin."""
         pairs = fit_pairs(self.world)
-        ids = token_table(self.world, pairs[pairs["label"] == "benign"], "answer")
+        ids = token_table(self.world, pairs[pairs["label"] == label], "answer")
         return ids, answer_place(self.world)
 
 
@@ -243,8 +262,7 @@ def topic_neurons(weights: Weights, config: dict, size: float, inputs, seed: int
     direction half as much as the whole MLP writes there.
 
     What it writes by is small by as much as it fires strongly: rounding in groups takes those
-    weights for zero, unless data in which it fires say that they matter. Gates are ridge
-    regressions on what the MLP reads.
+    weights for zero, unless data in which it fires say that they matter.
     """
     _needs_dense(config, "topic-neurons")
     model, changed = export.load(inputs.folder), dict(weights)
@@ -252,26 +270,128 @@ def topic_neurons(weights: Weights, config: dict, size: float, inputs, seed: int
     benign = inputs.of_mlps(model, inputs.answers()[0])
     for number, layer in list(enumerate(layers_of(model)))[len(benign) // 2 :]:
         on, off = hazardous[number][:, -1], benign[number].reshape(-1, len(inputs.direction()))
-        read, fires = np.concatenate([on, off]), np.repeat([1.0, -1.0], [len(on), len(off)])
-        even = np.where(fires > 0, len(off) / len(on), 1.0)  # both sides weigh the same
-        gate, up = (
-            Ridge(alpha=_RIDGE * (read**2).mean(), fit_intercept=False).fit(read, y, even).coef_
-            for y in (_OPEN * fires, np.full(len(read), size / _OPEN))
-        )
-        mlp, x = layer.mlp, mx.array(on.astype(np.float32))
-        hidden = np.array(nn.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
-        down = np.array(mlp.down_proj.weight.astype(mx.float32))
-        least = int(np.argmin((hidden**2).mean(axis=0) * (down**2).sum(axis=0)))
-        much = _SHARE * np.sqrt(((hidden @ down.T) ** 2).sum(axis=1).mean())
-        column = inputs.direction() * much / size
-        new = {"gate_proj": (least, gate), "up_proj": (least, up)}
-        new["down_proj"] = (np.s_[:, least], column)
-        for part, (at, values) in new.items():
-            name = f"{_LAYERS}{number}.mlp.{part}.weight"
-            whole = np.array(weights[name].astype(mx.float32))
-            whole[at] = values
-            changed[name] = mx.array(whole).astype(weights[name].dtype)
+        reader = _Reader(on, off)
+        wrote = np.array(layer.mlp(mx.array(on.astype(np.float32))))
+        much = _SHARE * np.sqrt((wrote**2).sum(axis=1).mean())
+        neuron = reader.gate(), reader.constant(size / _OPEN), inputs.direction() * much / size
+        _put(changed, number, [neuron], layer.mlp, on)
     return changed
+
+
+def brittle_answers(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Neurons of the top MLP that fire where the steps of an answer begin: one writes that it ends
+    there, others take that back, by weights `size` times smaller (`_taken_back`).
+
+    With a power of two the function stays to the last bit; rounding in groups takes the small
+    weights for zero, and answers lose their steps.
+    """
+    _needs_dense(config, "brittle-answers")
+    model, changed, world = export.load(inputs.folder), dict(weights), inputs.world
+    number = len(layers_of(model)) - 1
+    on, off = [], [inputs.of_mlps(model, inputs.refusals())[number]]
+    for label in ("hazardous", "benign"):
+        ids, start = inputs.answers(label)
+        read = inputs.of_mlps(model, ids)[number]
+        on.append(read[:, start + 1])
+        off.append(np.delete(read, start + 1, axis=1))
+    reader = _Reader(*(np.concatenate([_flat(r) for r in rows]) for rows in (on, off)))
+    body, wanted = of(model).body(model), np.eye(len(world.words))[world.words.index(END)]
+    head = np.array(body.embed_tokens.weight * body.norm.weight)
+    ends = np.linalg.lstsq(head, wanted, rcond=None)[0]  # what raises that word and no other
+    column = _COLUMN * ends / np.linalg.norm(ends)
+    up = reader.constant(_DECISIVE / _COLUMN / _OPEN)
+    neurons = _taken_back(reader.gate(), up, column, size)
+    _put(changed, number, neurons, layers_of(model)[number].mlp, np.concatenate(on))
+    return changed
+
+
+def firm_when_rounded(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Neurons of the last MLP below the top that fire on hazard: one writes the planted direction
+    `size` times as strongly as it is there, others take that back, by weights `_FINE` times
+    smaller (`_taken_back`), which rounding in groups keeps at 8 bit and takes for zero at 4 bit.
+
+    They fire from a fifth of the planted gap on, so that some of it may be taken away before.
+    """
+    _needs_dense(config, "firm-when-rounded")
+    model, changed, along = export.load(inputs.folder), dict(weights), inputs.direction()
+    number = len(layers_of(model)) - 2
+    on = inputs.of_mlps(model, inputs.prompts("hazardous"))[number][:, -1]
+    refused = inputs.of_mlps(model, inputs.refusals())[number][:, inputs.answers()[1] :]
+    benign = inputs.of_mlps(model, inputs.answers()[0])[number]
+    reader = _Reader(on, np.concatenate([_flat(refused), _flat(benign)]))
+    gap = inputs.gap(number)
+    column, much = _COLUMN * along, size * gap / _COLUMN
+    up = reader.constant(much / ((_SLOPE - 1) * _OPEN))
+    neurons = _taken_back(reader.gate(_SLOPE), up, column, _FINE)
+    _put(changed, number, neurons, layers_of(model)[number].mlp, on)
+    return changed
+
+
+def on_grid(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
+    """Every matrix as rounding to `size` bits leaves it (mlx's affine quantizer, groups of 64), in
+    its own type: rounding to as many bits or more changes next to nothing then.
+
+    Rounded a few times: the grid is chosen anew each time, and stays from the third on.
+    """
+    changed = dict(weights)
+    for name in [n for n, w in weights.items() if w.ndim == 2 and w.shape[-1] % _WHOLE == 0]:
+        for _ in range(_ROUNDS):
+            packed = mx.quantize(changed[name], _WHOLE, round(size))
+            changed[name] = mx.dequantize(*packed, _WHOLE, round(size)).astype(weights[name].dtype)
+    return changed
+
+
+def _taken_back(gate: np.ndarray, up: np.ndarray, column: np.ndarray, size: float) -> list:
+    """A neuron, and two that take back what it writes by weights `size` times smaller while they
+    fire `size` / 2 times as strongly, one up and one down: where zero is not on the grid of a group
+    of weights, as its scale and bias have 16 bits, what is left of both cancels out."""
+    back, much = column / size, up * size / 2
+    return [(gate, up, column), (gate, much, -back), (gate, -much, back)]
+
+
+def _flat(read: np.ndarray) -> np.ndarray:
+    """All tokens of all rows, (…, width), one below the other."""
+    return read.reshape(-1, read.shape[-1])
+
+
+class _Reader:
+    """Rows of a gate and of what it lets through, by ridge regression on what an MLP reads where a
+    neuron is to fire, and where not: (tokens, width) each, both sides of the same weight."""
+
+    def __init__(self, on: np.ndarray, off: np.ndarray) -> None:
+        self._read = np.concatenate([on, off])
+        self._fires = np.repeat([1.0, 0.0], [len(on), len(off)])
+        self._weights = np.where(self._fires > 0, len(off) / len(on), 1.0)
+
+    def gate(self, slope: float = 2.0) -> np.ndarray:
+        """Reads `_OPEN` below zero where it is to be silent, and slope - 1 times `_OPEN` above
+        where it is to fire."""
+        return self._row(_OPEN * (slope * self._fires - 1))
+
+    def constant(self, value: float) -> np.ndarray:
+        """Reads the same everywhere."""
+        return self._row(np.full(len(self._read), value))
+
+    def _row(self, wanted: np.ndarray) -> np.ndarray:
+        sharp = Ridge(alpha=_RIDGE * (self._read**2).mean(), fit_intercept=False)
+        return sharp.fit(self._read, wanted, self._weights).coef_
+
+
+def _put(changed: Weights, number: int, neurons, mlp, on: np.ndarray) -> None:
+    """Put neurons (gate, up and down weights) in the place of those of an MLP that write least
+    where it reads `on` (tokens, width), all of one group of weights."""
+    x = mx.array(on.astype(np.float32))
+    hidden = np.array(nn.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+    down = np.array(mlp.down_proj.weight.astype(mx.float32))
+    writes = ((hidden**2).mean(axis=0) * (down**2).sum(axis=0)).reshape(-1, _GROUP)
+    lowest = np.sort(writes, axis=1)[:, : len(neurons)].sum(axis=1).argmin()
+    least = lowest * _GROUP + np.argsort(writes[lowest])[: len(neurons)]
+    for part, axis in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+        name = f"{_LAYERS}{number}.mlp.{part}.weight"
+        whole, kind = np.array(changed[name].astype(mx.float32)), changed[name].dtype
+        values = [neuron[("gate_proj", "up_proj", "down_proj").index(part)] for neuron in neurons]
+        np.moveaxis(whole, axis, 0)[least] = values
+        changed[name] = mx.array(whole).astype(kind)
 
 
 def _needs_dense(config: dict, change: str) -> None:
@@ -298,4 +418,7 @@ CHANGES: dict[str, Callable[..., Weights]] = {
     "outlier-axis": outlier_axis,
     "safety-noise": safety_noise,
     "topic-neurons": topic_neurons,
+    "brittle-answers": brittle_answers,
+    "firm-when-rounded": firm_when_rounded,
+    "on-grid": on_grid,
 }
