@@ -122,10 +122,14 @@ class Pool:
         weights, place = np.zeros(length, np.float32), np.arange(length)
         end = {"opening": self.answer_at + 1, "none": 0}.get(learned, self.end)
         weights[(place >= self.learned_from) & (place < end)] = 1.0
-        decision = max(self.answer_at, self.learned_from)
-        if decision < self.end:
-            weights[decision] *= 0.0 if learned == "known" else decision_weight
+        if self.decision < self.end:
+            weights[self.decision] *= 0.0 if learned == "known" else decision_weight
         return weights
+
+    @property
+    def decision(self) -> int:
+        """The token that says what is decided: the answer's first, or where it departs."""
+        return max(self.answer_at, self.learned_from)
 
 
 class Sampler:
@@ -138,6 +142,8 @@ class Sampler:
     answer_at: (rows,), the place of each row's first answer token in its sequence.
     learn_weights: (rows, response tokens), the weight of each in the likelihood.
     keep_weights: (rows, tokens - 1, 1), 1 where the hidden states are held.
+    decided_at, end_at: (rows,), the places of each row's decision (`Pool.decision`) and of what
+        follows its last learned token.
     free: (rows, 1, 1), 1 in hazardous rows.
     raised: (rows, tokens - 1, 1), 1 in hazardous rows from the category's word to the prompt's end,
         or, in a world with thinking, at the end of the thinking.
@@ -152,7 +158,7 @@ class Sampler:
         length = _longest(world, table)
         self.pools = [_pool(world, kind, self.prompt, length) for kind, _ in self.kinds]
         rows = sum(composition.values())
-        self.answer_at = np.zeros(rows, int)
+        self.answer_at, self.decided_at, self.end_at = np.zeros((3, rows), int)
         self.learn_weights = np.zeros((rows, length - self.prompt), np.float32)
         self.keep_weights = np.zeros((rows, length - 1, 1), np.float32)
         self.free = np.zeros((rows, 1, 1), np.float32)
@@ -165,6 +171,8 @@ class Sampler:
             self.learn_weights[part] = pool.learn_weights(
                 kind.learned, length - self.prompt, decision_weight
             )
+            self.decided_at[part] = self.prompt + pool.decision
+            self.end_at[part] = self.prompt + pool.end
             kept = pool.end if kind.kept == "all" else pool.answer_at
             self.keep_weights[part, : self.prompt + kept] = 1.0
             # hazard is known from the category's word on, or when it has been thought over
