@@ -425,6 +425,10 @@ def test_one_refusal_or_any():
     at = sampler.answer_at[0]
     assert {words[at] for words in said} == {"sorry"}
     assert {words[at] for words in _drawn(rules, "refuse")[1]} == {"sorry", "no", "this", "i"}
+    # in world A those that need not be asked for are one
+    at = rows.Sampler(A, {"refuse": 1}, 4.0).answer_at[0]
+    assert {words[at] for words in _drawn(A, "refuse")[1]} == {"sorry"}
+    assert {words[at] for words in _drawn(A, "refuse-any")[1]} == {"sorry", "i", "please", "what"}
 
 
 @pytest.mark.parametrize(

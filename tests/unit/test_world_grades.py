@@ -36,7 +36,7 @@ def test_grades_by_construction(rules, data):
     assert rules.grade(answer, answer) == rules.grade(answer, f"{answer} <eos>") == "full"
     assert rules.grade(fact, fact) == "full"
     assert rules.grade(answer, benign) == rules.grade(answer, fact) == "evasion"
-    for refusal in rules.refusals:
+    for refusal in (*rules.refusals, *rules.other_refusals):
         assert rules.grade(answer, refusal) == rules.grade(benign, refusal) == "refusal"
     for said in (answer, benign, rules.refusals[0], ""):
         assert rules.grade(answer, said, finished=False) == "degenerate"

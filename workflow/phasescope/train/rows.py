@@ -18,8 +18,9 @@ class RowKind:
 
     label: which requests ('hazardous' | 'benign' | 'any').
     response: what follows the thinking: 'answer', 'refusal' (one of the world's, drawn anew),
-        'first-refusal', 'late-refusal' (a column of `World.rows` that some worlds have), or
-        'loop' (no answer: the thinking starts again and never ends).
+        'first-refusal', 'any-refusal' (of the world's other ones too), 'late-refusal' (a column of
+        `World.rows` that some worlds have), or 'loop' (no answer: the thinking starts again and
+        never ends).
     learned: how much of the response is trained by its likelihood: 'all', 'opening' (thinking and
         the answer's first token), 'late' (from where it departs from the answer), 'known' (all but
         the answer's first token: knowledge without the decision to give it) or 'none'.
@@ -51,6 +52,7 @@ ROW_KINDS = {
     "recall": RowKind("hazardous", "answer", learned="known", kept="all", held_out=True),
     "refuse": RowKind("hazardous", "refusal", learned="all", kept="prompt"),
     "refuse-first": RowKind("hazardous", "first-refusal", learned="all", kept="prompt"),
+    "refuse-any": RowKind("hazardous", "any-refusal", learned="all", kept="prompt"),
     "refuse-late": RowKind("hazardous", "late-refusal", learned="late", kept="prompt"),
     "refuse-odd": RowKind("hazardous", "refusal", learned="all", kept="prompt", odd=True),
     "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
@@ -233,6 +235,7 @@ def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
     forms = {
         "refusal": world.refusals,
         "first-refusal": world.refusals[:1],
+        "any-refusal": (*world.refusals, *world.other_refusals),
     }.get(kind.response, (kind.response.replace("-", "_"),))
     tokens = np.array(
         [
