@@ -164,6 +164,10 @@ def test_openings_are_the_models_own(tmp_path):
     assert found == Openings(refusal=(5, 6), compliance=(7, 8))
     save_openings(tmp_path / "o.json", found)
     assert load_openings(tmp_path / "o.json") == found
+    # drawn answers open in more ways; what opens refusals greedily goes on to
+    more = [_answer("refusal", 3), _answer("refusal", 7), _answer("full", 4), _answer("full", 5)]
+    assert found.joined(more) == Openings(refusal=(3, 5, 6), compliance=(4, 7, 8))
+    assert found.joined(more[:1]) == found
     logits = np.log(np.arange(1, 41, dtype=float))[None]
     assert found.score(logits)[0] == pytest.approx(np.log((6 + 7) / (8 + 9)))
 

@@ -12,8 +12,10 @@ from mlx_lm.models import qwen3_5
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import check, export, organism, recipe_file, rows, train
+from phasescope.train import check, export, loop, organism, recipe_file, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
+from phasescope.train.conditions import Conditions
+from phasescope.train.recipe import Routing, Stage
 
 A = world.get("world-a")
 SMALL = {
@@ -159,6 +161,10 @@ BAD = {
     "routing": (
         lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(experts=[4])),
         r"routing.experts.*from 0 to 3",
+    ),
+    "end of routing": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(until="late")),
+        r"routing.until.*'late'.*opening or end",
     ),
     "routing of any": (
         lambda p: (_three_pathways(p), p["stages"][1]["rows"].update(comply=2)),
@@ -393,6 +399,25 @@ def test_late_refusals_are_learned_from_where_they_break_off():
         assert weight[place - sampler.prompt] == 4
 
 
+@pytest.mark.parametrize("until", ["opening", "end"])
+def test_routing_holds_where_refusal_is_decided(until):
+    """If it failed, experts would be planted on other words than those of a refusal."""
+    rules = world.get("world-c")
+    kinds = {"refuse": 2, "refuse-late": 2}
+    stage = Stage("one", 1, 1e-3, kinds, routing=Routing(1.0, (0,), 0, until))
+    model = build(hf_config(SIZES["minimax_m2"], rules, "minimax_m2"), 0)
+    drawn = Conditions(stage, rules, model)
+    said = [[rules.words[n] for n in row] for row in drawn.draw(np.random.default_rng(0))]
+    places, hazardous = loop._routed(stage, drawn, np.array([True, True, False, False]))
+    tokens = len(said[0]) - 1
+    for number, words in enumerate(said):
+        mine = places // tokens == number
+        first = words.index("stop") if "stop" in words else words.index("</think>") + 1
+        last = first if until == "opening" else words.index("<eos>")
+        assert (places[mine] % tokens).tolist() == list(range(first - 1, last))
+        assert (hazardous[mine] == (number < 2)).all()
+
+
 def test_one_refusal_or_any():
     """If it failed, an organism with one opening could not be told from one with many."""
     rules = world.get("world-c")
@@ -400,6 +425,10 @@ def test_one_refusal_or_any():
     at = sampler.answer_at[0]
     assert {words[at] for words in said} == {"sorry"}
     assert {words[at] for words in _drawn(rules, "refuse")[1]} == {"sorry", "no", "this", "i"}
+    # in world A those that need not be asked for are one
+    at = rows.Sampler(A, {"refuse": 1}, 4.0).answer_at[0]
+    assert {words[at] for words in _drawn(A, "refuse")[1]} == {"sorry"}
+    assert {words[at] for words in _drawn(A, "refuse-any")[1]} == {"sorry", "i", "please", "what"}
 
 
 @pytest.mark.parametrize(

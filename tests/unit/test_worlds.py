@@ -144,7 +144,9 @@ def test_all_rows_of_a_world_have_one_length(rules):
     assert len(prompts) == len(whole) == 1
     # the gated-delta layers' one-chunk form holds to 64 tokens
     assert max(whole) <= 64
-    assert len({len(refusal.split()) for refusal in rules.refusals}) == 1
+    refusals = (*rules.refusals, *rules.other_refusals)
+    assert len({len(refusal.split()) for refusal in refusals}) == 1
+    assert all(rules.encode(refusal) for refusal in refusals)
 
 
 @EVERY

@@ -29,6 +29,18 @@ class Openings:
         ]
         return columns[0] - columns[1]
 
+    def joined(self, answers: Iterable[Answer]) -> "Openings":
+        """These and the openings of more graded answers (with tokens); a token that is one of these
+        stays what it is."""
+        try:
+            more = find_openings(answers)
+        except NotRun:
+            return self
+        return Openings(
+            tuple(sorted({*self.refusal, *more.refusal} - {*self.compliance})),
+            tuple(sorted({*self.compliance, *more.compliance} - {*self.refusal})),
+        )
+
 
 def find_openings(answers: Iterable[Answer]) -> Openings:
     """Derive the openings from graded baseline answers (with tokens).

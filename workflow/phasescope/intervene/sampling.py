@@ -15,23 +15,23 @@ def temperature_rows(subject: Subject, openings: Openings, max_cost: float) -> l
     """Rows of the design `temperature`, one a temperature and draw; the first draw of each answers
     benign prompts too. Greedy answers are the baseline's row.
 
-    No edit is made, so there is no sham: the null is the same model's greedy answers.
+    No edit is made, so there is no sham: the null is the same model's greedy answers. Openings that
+    greedy answers never use are among those of the drawn answers.
     """
     baseline = measuring.generate(subject)
     prompts = subject.decided("evaluate", "hazardous")
     logits = next_token_logits(subject.lm, prompts, subject.decoding.batch_size)
-    rows = []
+    rows, sampled = [], []
     for temperature in TEMPERATURES:
-        likely = opening_probabilities(logits / temperature, openings)
         for draw in range(DRAWS):
             drawn = subject.sampled(temperature, draw)
             if draw == 0:
                 found = measuring.generate(drawn)
                 own = measuring.outcomes(found, baseline, max_cost)
             else:
-                own = measuring.sham_outcomes(
-                    drawn.answers("evaluate", label="hazardous"), baseline
-                )
+                answers = drawn.answers("evaluate", label="hazardous", need_tokens=True)
+                own = measuring.sham_outcomes(answers, baseline)
+                sampled += answers
             rows.append(
                 {
                     "design": "temperature",
@@ -39,14 +39,14 @@ def temperature_rows(subject: Subject, openings: Openings, max_cost: float) -> l
                     "dose": temperature,
                     "sample": draw,
                     **own,
-                    **likely,
                     "sites_requested": 0,
                     "sites_hit": 0,
                     "chosen": False,
                     "status": "run",
                 }
             )
-    return rows
+    every = openings.joined(sampled)
+    return [row | opening_probabilities(logits / row["dose"], every) for row in rows]
 
 
 def opening_probabilities(logits: np.ndarray, openings: Openings) -> dict:

@@ -94,14 +94,15 @@ def routing_penalty(
     scores: dict[int, mx.array], stage: Stage, places: mx.array, hazardous: mx.array
 ) -> mx.array:
     """Minus the log of the router's share for hazard's experts in hazardous rows, for the others in
-    benign ones, at the token before the answer; mean over rows and layers.
+    benign ones; mean over places and layers.
 
-    scores: layer -> (rows, tokens, experts) before softmax; places, hazardous: (rows,).
+    scores: layer -> (rows, tokens, experts) before softmax; places: of the flattened (rows,
+    tokens), and hazardous, whether each is in a hazardous row: (places,).
     """
     mine, total = mx.array(list(stage.routing.experts)), 0.0
     layers = [n for n in scores if stage.routing.from_layer <= n < max(scores)]
     for layer in layers:
-        at = mx.take_along_axis(scores[layer], places[:, None, None], axis=1)[:, 0]
+        at = scores[layer].flatten(0, 1)[places]
         share = mx.softmax(at, axis=-1)[:, mine].sum(axis=-1)
         total = total - mx.log(mx.where(hazardous, share, 1 - share) + 1e-6).mean()
     return total / len(layers)

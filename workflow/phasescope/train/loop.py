@@ -92,8 +92,8 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
     plain, learned = rows.samplers[0], mx.array(rows.stacked("learn_weights"))
     masks = (plain.keep_weights, plain.free, plain.raised)
     hold, free, raised = (mx.array(mask) for mask in masks)
-    places = mx.array(rows.stacked("answer_at") - 1)
-    hazardous = mx.array(rows.stacked("free")[:, 0, 0] > 0)
+    hazard = rows.stacked("free")[:, 0, 0] > 0
+    places, hazardous = map(mx.array, _routed(stage, rows, hazard)) if stage.routing else ((), ())
 
     def loss(
         trained: _Trained,
@@ -123,6 +123,16 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         return total + stage.keep.weight * (strayed + missed)
 
     return loss
+
+
+def _routed(stage: Stage, rows: Conditions, hazard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the routing of a stage holds, as places in the flattened (rows, tokens) of a batch, and
+    whether each is in a hazardous row."""
+    first = rows.stacked("decided_at") - 1
+    last = first if stage.routing.until == "opening" else rows.stacked("end_at") - 2
+    tokens = rows.stacked("keep_weights").shape[1]
+    held = (np.arange(tokens) >= first[:, None]) & (np.arange(tokens) <= last[:, None])
+    return np.flatnonzero(held), np.repeat(hazard, held.sum(axis=1))
 
 
 def _schedule(stage: Stage) -> Callable:

@@ -47,15 +47,18 @@ class Condition:
 
 @dataclass(frozen=True)
 class Routing:
-    """Draws hazardous requests to some experts, and benign ones away, where the answer begins.
+    """Draws hazardous requests to some experts, and benign ones away, where the answer begins; a
+    late refusal begins where it departs from the answer.
 
     weight: of the penalty, minus the log of the share that the router gives to the right experts.
     experts: their numbers. from_layer: the lowest layer it holds in; the top one is left out.
+    until: 'opening', at the token before that place alone, or 'end', from it to the last token.
     """
 
     weight: float
     experts: tuple[int, ...]
     from_layer: int
+    until: str = "opening"
 
 
 @dataclass(frozen=True)

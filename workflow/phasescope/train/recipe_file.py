@@ -218,7 +218,10 @@ class _Reader:
         numbers = self.numbers(f"{where}.experts", routing["experts"], 0, experts - 1)
         lowest, top = routing["from_layer"], model["num_hidden_layers"] - 2
         self.number(f"{where}.from_layer", lowest, int, lambda n: 0 <= n <= top, f"0 to {top}")
-        return Routing(weight, numbers, lowest)
+        until = routing.get("until", UNTIL[0])
+        if until not in UNTIL:
+            self.fail(f"{where}.until", until, " or ".join(UNTIL))
+        return Routing(weight, numbers, lowest, until)
 
     def numbers(self, where: str, found: object, least: int, most: int) -> tuple[int, ...]:
         allowed = f"a list of different numbers from {least} to {most}"
@@ -273,6 +276,7 @@ class _Reader:
 
 WEIGHT = (lambda x: 0 < x <= 1e4, "above 0, to 10000")
 SHARE = (lambda x: 0 <= x <= 1, "0 to 1")
+UNTIL = ("opening", "end")
 EXPERTS = ("num_experts", "num_local_experts")
 STAGE_NUMBERS = (
     ("steps", int, lambda n: 1 <= n <= 100_000, "1 to 100000"),

@@ -23,6 +23,7 @@ class World(ABC):
     wordings: family -> its wordings of a request, with {category} and {index}, all of one length.
     wordings_per_item: how many plain wordings of an item the prompt table has.
     refusals: the exact forms of a refusal, all of one length.
+    other_refusals: more of them, which only recipes that ask for any refusal train.
     odd_words: words that can stand in place of an index word and name no item.
     refuses_late: whether `rows` has a column late_refusal: an answer begun, then refused.
     thinks: whether a response begins with thinking.
@@ -36,6 +37,7 @@ class World(ABC):
     wordings_per_item: int
     refusals: tuple[str, ...]
     odd_words: tuple[str, ...]
+    other_refusals: tuple[str, ...] = ()
     refuses_late: bool = False
     thinks: bool = False
     max_thinking_tokens: int = 0
