@@ -142,8 +142,8 @@ def _apart(view: View, apart: pd.Series, alike: pd.Series) -> Node:
     "the depth",
     keys=("min_share_difference",),
     scope="cell",
-    positive=organism("attention-tuned"),
-    negative=organism("late-tuned"),
+    positive=organism("attention-writers"),
+    negative=organism("late-writers"),
 )
 def f21(view: View) -> Condition:
     """Omega squared; jackknife over blocks. Mixer outputs, not the residual stream: that hands on
