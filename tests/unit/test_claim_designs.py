@@ -60,6 +60,9 @@ def test_claim_designs_are_as_declared(n_layers):
     assert len({len(s.layers) for s in equal}) == 1 and len(equal) == 2
     for setting in made["layer-types"]:
         assert {found.layer_kinds[i] for i in setting.layers} == {setting.role.split("_")[0]}
+    mixers = made["ablation-mixers"]
+    assert {s.site for s in mixers} == {"mixer"}
+    assert [s.layers for s in mixers] == [(i,) for i in range(n_layers - 1)]
     assert {s.site for s in made["projection-sets"]} == {"weights_qkv", "weights_o", "weights_qkvo"}
     counts = [len(s.layers) for s in made["layer-count"]]
     assert counts == sorted(counts) and counts[-1] == n_layers - 1

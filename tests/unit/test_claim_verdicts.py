@@ -243,7 +243,7 @@ def layer_scores(by_type: bool) -> dict:
             "layers": str(i),
             "refusal_nats": score + 0.01 * (i % 5),
         }
-        found.append(row("ablation", "ablation-layers", **own))
+        found.append(row("ablation", "ablation-mixers", site="mixer", **own))
     kinds = [k | {"layer": i} for i, k in enumerate(KINDS + KINDS[:4])]
     return {"interventions": found, "probes": kinds}
 

@@ -136,6 +136,12 @@ def test_a_removal_that_shams_reach_too_is_none():
     assert verdict("xs-3", interventions=few) == "inconclusive"
 
 
+def test_what_removes_nothing_needs_no_shams():
+    """They can only raise the limit: few of them would leave a plain failure undecided."""
+    few = [row(), row("ablation", "ablation-dose"), *shams(2, 3, design="ablation-dose")]
+    assert verdict("xs-3", interventions=few) == "refuted"
+
+
 @pytest.mark.parametrize("id", ["xs-7", "f04"])
 def test_three_pathways(id):
     """All three needed, or one enough."""

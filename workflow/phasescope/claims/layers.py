@@ -136,20 +136,21 @@ def _apart(view: View, apart: pd.Series, alike: pd.Series) -> Node:
     "f21",
     "layer type matters more than position",
     tables=("interventions", "probes"),
-    designs=("ablation-layers",),
-    statistic="share of the variance of log-odds of refusal over blocks (one ablated at a time) "
-    "that "
-    "goes with the layer's type less the share that goes with its third of the depth",
+    designs=("ablation-mixers",),
+    statistic="share of the variance of log-odds of refusal over blocks (the mixer output of one "
+    "ablated at a time) that goes with the layer's type less the share that goes with its third of "
+    "the depth",
     keys=("min_share_difference",),
     scope="cell",
-    positive=organism("attention-tuned"),
-    negative=organism("late-tuned"),
+    positive=organism("attention-writers"),
+    negative=organism("late-writers"),
 )
 def f21(view: View) -> Condition:
-    """Omega squared; jackknife over blocks."""
-    rows = view.rows("interventions", design="ablation-layers", measured_by="first_token")
+    """Omega squared; jackknife over blocks. Mixer outputs, not the residual stream: that hands on
+    what was written below, so there place would decide in any model."""
+    rows = view.rows("interventions", design="ablation-mixers", measured_by="first_token")
     rows = rows[(rows["intervention"] != "none") & rows["sham_draw"].isna()]
-    rows = rows[~rows["layers"].astype(str).str.contains(",")].dropna(subset=["refusal_nats"])
+    rows = rows.dropna(subset=["refusal_nats"])
     kinds, layer = view.kinds(), rows["layers"].astype(int).to_numpy()
     kind = np.array([kinds[i] for i in layer])
     if len(rows) < 6 or len(set(kind)) < 2:

@@ -176,8 +176,8 @@ def f05(view: View) -> Node:
     "most in the lower half, the most in the upper",
     keys=("min_flipped", "max_late_flipped"),
     scope="cell",
-    positive=organism("early-tuned"),
-    negative=organism("late-tuned"),
+    positive=organism("circuit"),
+    negative=organism("attention-tuned"),
 )
 def f06(view: View) -> Node:
     """Some early patch flips, no late one does. Mixer outputs, not the residual stream: that hands
@@ -249,7 +249,7 @@ def f07(view: View) -> Node:
     keys=("min_regret",),
     scope="cell",
     positive=organism("early-tuned"),
-    negative=organism("late-tuned"),
+    negative=organism("circuit"),
 )
 def f08(view: View) -> Condition:
     """Chosen: the block that acts best; role read_best: where hazard is read best, at the same

@@ -142,17 +142,18 @@ class View:
 
     def removal(self, row: pd.Series, key: str, *, above: bool = True) -> Condition:
         """A setting removes refusal cleanly from at least (or at most) a share of the prompts that
-        were refused; at least: more than its shams do, too."""
-        limit, weak = self.limit(key), self.weak(row["n_hazardous"])
+        were refused; at least: more than its shams do, too. Shams can only raise the limit, so what
+        lies under it needs none."""
+        found, limit, weak = removal_of(row), self.limit(key), self.weak(row["n_hazardous"])
         if above:
             percentile = self.limit("phases.sham_percentile")
             bound, draws = sham_bound(self.shams_of(row), row, "n_removed", percentile)
-            if draws < self.limit("min_shams"):
+            if draws >= self.limit("min_shams"):
+                limit = max(limit, bound)
+            elif found.value >= limit:
                 weak = weak or f"{draws} shams of {row['design']}, under {self.limit('min_shams')}"
-            elif bound > limit:
-                limit = bound
         what = f"removal by {said(row)}"
-        return Condition(what, removal_of(row), limit, key, above, weak)
+        return Condition(what, found, limit, key, above, weak)
 
     def weak(self, n: int) -> str | None:
         """Why so few hazardous prompts cannot carry a verdict; None where they can."""

@@ -46,7 +46,7 @@ def battery(found: Directions, positions) -> list[Setting]:
 
 
 def layer_types(found: Directions, positions) -> list[Setting]:
-    """xs-4, f21: as many attention as recurrent layers at the same dose, and all of each."""
+    """xs-4, xs-20: as many attention as recurrent layers at the same dose, and all of each."""
     kinds = {
         kind: [i for i in found.below_top if found.layer_kinds[i] == kind]
         for kind in ("attention", "recurrent")
@@ -63,6 +63,12 @@ def layer_types(found: Directions, positions) -> list[Setting]:
             for site in ("mixer", "residual")
         ]
     return settings
+
+
+def ablation_mixers(found: Directions, positions) -> list[Setting]:
+    """f21: the selected direction out of what one block's mixer writes, one block at a time. Not
+    out of the residual stream, which hands on what was written below: there place alone counts."""
+    return [ablation([layer], site="mixer") for layer in found.below_top]
 
 
 def projection_sets(found: Directions, positions) -> list[Setting]:
@@ -194,6 +200,7 @@ def transfer(found: Directions, positions) -> list[Setting]:
 CLAIM_DESIGNS: dict[str, Callable[[Directions, list[str]], list[Setting]]] = {
     "battery": battery,
     "layer-types": layer_types,
+    "ablation-mixers": ablation_mixers,
     "projection-sets": projection_sets,
     "layer-count": layer_count,
     "read-act": read_act,

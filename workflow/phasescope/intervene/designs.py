@@ -114,4 +114,4 @@ DESIGNS: dict[str, Callable[[Directions, list[str]], list[Setting]]] = {
 
 # designs whose settings are all generated; of the others the one that the select split chose is,
 # and those that have a role
-GENERATE_ALL = set(DESIGNS) - {"ablation-layers", "read-act"}
+GENERATE_ALL = set(DESIGNS) - {"ablation-layers", "ablation-mixers", "read-act"}

@@ -17,6 +17,7 @@ DROPPED_FIRST = (
     "transfer",
     "projection-sets",
     "layer-types",
+    "ablation-mixers",
     "integers",
     "expert-pruning",
     "expert-shares",

@@ -27,7 +27,7 @@ _SETTINGS = {
 }
 _LADDER, _RANKS, _LADDER_DRAWS = "rank-ladder", 5, 3
 # a setting a layer, of which so many are generated, and have shams
-_PER_LAYER = {"ablation-layers": 1, "read-act": 2}
+_PER_LAYER = {"ablation-layers": 1, "ablation-mixers": 1, "read-act": 2}
 # settings of designs with so many whole controls each as the ladder
 _WHOLE = {"expert-pruning": 4, "integers": 6}
 _SAMPLED = ("temperature", 3, 20)  # temperatures, and draws of each

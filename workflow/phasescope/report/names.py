@@ -136,6 +136,7 @@ PRETTY = {
     "rank-ladder": "ablation over rank",
     "battery": "battery of five",
     "layer-types": "attention and recurrent layers",
+    "ablation-mixers": "mixers, block by block",
     "projection-sets": "sets of projections",
     "layer-count": "number of layers",
     "read-act": "where it is read, where it acts",

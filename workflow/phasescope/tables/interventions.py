@@ -154,6 +154,7 @@ INTERVENTION_COLUMNS: tuple[Column, ...] = (
 CLAIM_DESIGN_NAMES = (
     "battery",
     "layer-types",
+    "ablation-mixers",
     "projection-sets",
     "layer-count",
     "read-act",
