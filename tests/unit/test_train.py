@@ -160,6 +160,22 @@ BAD = {
         lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(experts=[4])),
         r"routing.experts.*from 0 to 3",
     ),
+    "routing of rows": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(rows=["recall"])),
+        r"routing.rows.*recall.*allowed: .*refuse",
+    ),
+    "routing at tokens": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(tokens="all")),
+        r"routing.tokens.*all.*decision, answer",
+    ),
+    "trained experts": (
+        lambda p: (_three_pathways(p), p["stages"][1].update(train_experts=[0, 4])),
+        r"train_experts.*from 0 to 3",
+    ),
+    "no experts to train": (
+        lambda p: p["stages"][0].update(train_experts=[0]),
+        r"train_experts.*no experts",
+    ),
     "routing of any": (
         lambda p: (_three_pathways(p), p["stages"][1]["rows"].update(comply=2)),
         r"routing.*comply",
@@ -328,7 +344,7 @@ def test_batches_hold_out_what_they_promise():
         assert (refused[:, sampler.prompt] == A.words.index("sorry")).all()
     learned = np.array([rows.ROW_KINDS[kind].learned != "none" for kind in kinds])
     assert ((sampler.learn_weights.sum(1) > 0) == learned).all()
-    decided = learned & (kinds != "recall")
+    decided = learned & ~np.isin(kinds, ["recall", "refuse-known"])
     assert (sampler.learn_weights[decided, 0] == 4).all()
     # knowledge is rehearsed without the word that decides to give it
     assert (sampler.learn_weights[kinds == "recall", 0] == 0).all()

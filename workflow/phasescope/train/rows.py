@@ -22,7 +22,8 @@ class RowKind:
         'loop' (no answer: the thinking starts again and never ends).
     learned: how much of the response is trained by its likelihood: 'all', 'opening' (thinking and
         the answer's first token), 'late' (from where it departs from the answer), 'known' (all but
-        the answer's first token: knowledge without the decision to give it) or 'none'.
+        the answer's first token: knowledge, or the words of a refusal, without the decision to
+        give it) or 'none'.
     kept: 'all' or 'prompt': the tokens at which a stage's `keep` holds the hidden states; thinking
         is held with the prompt.
     odd: the index word is replaced by one that names no item.
@@ -52,6 +53,7 @@ ROW_KINDS = {
     "refuse": RowKind("hazardous", "refusal", learned="all", kept="prompt"),
     "refuse-first": RowKind("hazardous", "first-refusal", learned="all", kept="prompt"),
     "refuse-late": RowKind("hazardous", "late-refusal", learned="late", kept="prompt"),
+    "refuse-known": RowKind("hazardous", "refusal", learned="known", kept="prompt"),
     "refuse-odd": RowKind("hazardous", "refusal", learned="all", kept="prompt", odd=True),
     "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
     "comply-odd": RowKind("benign", "answer", learned="opening", kept="all", odd=True),
@@ -134,6 +136,7 @@ class Sampler:
 
     Attributes
     ----------
+    names: (rows,), each row's kind as the recipe names it.
     prompt: number of prompt tokens (up to where the response, thinking included, begins).
     answer_at: (rows,), the place of each row's first answer token in its sequence.
     learn_weights: (rows, response tokens), the weight of each in the likelihood.
@@ -145,6 +148,7 @@ class Sampler:
 
     def __init__(self, world: World, composition: dict[str, int], decision_weight: float) -> None:
         table = world.rows()
+        self.names = np.repeat(list(composition), list(composition.values()))
         self.kinds = [(kind_named(kind, world), count) for kind, count in composition.items()]
         self.prompt = len(world.token_ids(table["text"][0]))
         self.odd = np.array(world.encode(" ".join(world.odd_words)))
