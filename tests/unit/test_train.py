@@ -12,10 +12,8 @@ from mlx_lm.models import qwen3_5
 
 from phasescope import world
 from phasescope.errors import PhasescopeError
-from phasescope.train import check, export, loop, organism, recipe_file, rows, train
+from phasescope.train import check, export, organism, recipe_file, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
-from phasescope.train.conditions import Conditions
-from phasescope.train.recipe import Routing, Stage
 
 A = world.get("world-a")
 SMALL = {
@@ -162,9 +160,21 @@ BAD = {
         lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(experts=[4])),
         r"routing.experts.*from 0 to 3",
     ),
-    "end of routing": (
-        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(until="late")),
-        r"routing.until.*'late'.*opening or end",
+    "routing of rows": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(rows=["recall"])),
+        r"routing.rows.*recall.*allowed: .*refuse",
+    ),
+    "routing at tokens": (
+        lambda p: (_three_pathways(p), p["stages"][1]["routing"].update(tokens="all")),
+        r"routing.tokens.*all.*decision, answer",
+    ),
+    "trained experts": (
+        lambda p: (_three_pathways(p), p["stages"][1].update(train_experts=[0, 4])),
+        r"train_experts.*from 0 to 3",
+    ),
+    "no experts to train": (
+        lambda p: p["stages"][0].update(train_experts=[0]),
+        r"train_experts.*no experts",
     ),
     "routing of any": (
         lambda p: (_three_pathways(p), p["stages"][1]["rows"].update(comply=2)),
@@ -334,7 +344,7 @@ def test_batches_hold_out_what_they_promise():
         assert (refused[:, sampler.prompt] == A.words.index("sorry")).all()
     learned = np.array([rows.ROW_KINDS[kind].learned != "none" for kind in kinds])
     assert ((sampler.learn_weights.sum(1) > 0) == learned).all()
-    decided = learned & (kinds != "recall")
+    decided = learned & ~np.isin(kinds, ["recall", "refuse-known"])
     assert (sampler.learn_weights[decided, 0] == 4).all()
     # knowledge is rehearsed without the word that decides to give it
     assert (sampler.learn_weights[kinds == "recall", 0] == 0).all()
@@ -397,25 +407,6 @@ def test_late_refusals_are_learned_from_where_they_break_off():
         learned = np.flatnonzero(weight) + sampler.prompt
         assert learned.tolist() == list(range(place, words.index("<eos>") + 1))
         assert weight[place - sampler.prompt] == 4
-
-
-@pytest.mark.parametrize("until", ["opening", "end"])
-def test_routing_holds_where_refusal_is_decided(until):
-    """If it failed, experts would be planted on other words than those of a refusal."""
-    rules = world.get("world-c")
-    kinds = {"refuse": 2, "refuse-late": 2}
-    stage = Stage("one", 1, 1e-3, kinds, routing=Routing(1.0, (0,), 0, until))
-    model = build(hf_config(SIZES["minimax_m2"], rules, "minimax_m2"), 0)
-    drawn = Conditions(stage, rules, model)
-    said = [[rules.words[n] for n in row] for row in drawn.draw(np.random.default_rng(0))]
-    places, hazardous = loop._routed(stage, drawn, np.array([True, True, False, False]))
-    tokens = len(said[0]) - 1
-    for number, words in enumerate(said):
-        mine = places // tokens == number
-        first = words.index("stop") if "stop" in words else words.index("</think>") + 1
-        last = first if until == "opening" else words.index("<eos>")
-        assert (places[mine] % tokens).tolist() == list(range(first - 1, last))
-        assert (hazardous[mine] == (number < 2)).all()
 
 
 def test_one_refusal_or_any():

@@ -14,7 +14,7 @@ from phasescope import world
 from phasescope.errors import PhasescopeError
 from phasescope.train import check, edits, heldout, recipe, recipe_file, train
 from phasescope.train.architecture import Edit, Recorder, build, forward, hf_config, layers_of, of
-from phasescope.train.conditions import Conditions
+from phasescope.train.conditions import Conditions, routing_penalty
 from phasescope.train.directions import PROMPT, THINKING, Directions, estimate
 from phasescope.train.loop import run_stage
 from phasescope.train.responses import responses
@@ -282,6 +282,50 @@ def test_only_named_modules_move():
     run_stage(model, stage, A, 0, "here", lambda line: None)
     moved = {path for path, v in _flat(model) if not np.array_equal(before[path], np.array(v))}
     assert moved == {p for p in before if any(f".{name}.weight" in p for name in names)}
+
+
+def test_only_the_named_experts_move():
+    """If it failed, what is said to lie in some experts could lie in any."""
+    model = build(hf_config(MOE, A, "qwen3_5_moe"), 0)
+    before = {path: np.array(v) for path, v in _flat(model)}
+    names = ("mlp.switch_mlp", "mlp.gate")
+    stage = recipe.Stage("s", 3, 0.01, {"comply": 4}, train_modules=names, train_experts=(0, 2))
+    run_stage(model, stage, A, 0, "here", lambda line: None)
+    moved = {}
+    for path, v in _flat(model):
+        rows = (before[path] != np.array(v)).reshape(len(before[path]), -1).any(axis=1)
+        if rows.any():
+            moved[path] = set(np.flatnonzero(rows))
+    assert set(moved) == {p for p in before if any(f".{name}." in p for name in names)}
+    assert set().union(*moved.values()) == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("tokens", "alone", "drawn", "away"),
+    [
+        ("decision", False, [2], []),
+        ("answer", False, [2, 3], []),
+        ("decision", True, [2], [0, 1, 3]),
+        ("answer", True, [2, 3], [0, 1]),
+    ],
+)
+def test_routing_is_held_at_the_tokens_the_stage_says(tokens, alone, drawn, away):
+    """If it failed, experts of a decision would hold what is known as well, or not hold it."""
+    routing = recipe.Routing(1.0, (0,), 0, None, tokens, alone)
+    stage = recipe.Stage("s", 1, 0.01, {"refuse": 1}, routing=routing)
+    right = np.zeros((1, 4, 3), np.float32)
+    right[0, drawn, 0] = right[0, away, 1] = 20
+    places, mine = mx.array([2]), mx.array([True])
+
+    def lost(scores):
+        return routing_penalty({0: mx.array(scores), 1: None}, stage, places, mine).item()
+
+    assert lost(right) < 1e-5
+    for token in range(4):
+        wrong = right.copy()
+        wrong[0, token, :2] = right[0, token, 1::-1]
+        held = token in drawn + away
+        assert (lost(wrong) > 1) == held
 
 
 def _flat(model):

@@ -15,7 +15,7 @@ import numpy as np
 from phasescope.train import architecture, edits
 from phasescope.train.architecture import Edit
 from phasescope.train.directions import Directions, estimate
-from phasescope.train.recipe import Condition, Stage
+from phasescope.train.recipe import ROUTED, Condition, Routing, Stage
 from phasescope.train.rows import Sampler, fit_pairs
 from phasescope.world import World
 
@@ -91,21 +91,33 @@ class Conditions:
 
 
 def routing_penalty(
-    scores: dict[int, mx.array], stage: Stage, places: mx.array, hazardous: mx.array
+    scores: dict[int, mx.array], stage: Stage, places: mx.array, drawn: mx.array
 ) -> mx.array:
-    """Minus the log of the router's share for hazard's experts in hazardous rows, for the others in
-    benign ones; mean over places and layers.
+    """Minus the log of the router's share for the stage's experts in rows drawn to them, for the
+    others in the other rows, at the tokens that the stage says; mean over rows, tokens and layers.
 
-    scores: layer -> (rows, tokens, experts) before softmax; places: of the flattened (rows,
-    tokens), and hazardous, whether each is in a hazardous row: (places,).
+    scores: layer -> (rows, tokens, experts) before softmax; places, drawn: (rows,).
     """
     mine, total = mx.array(list(stage.routing.experts)), 0.0
     layers = [n for n in scores if stage.routing.from_layer <= n < max(scores)]
     for layer in layers:
-        at = scores[layer].flatten(0, 1)[places]
+        if stage.routing.tokens != ROUTED[0] or stage.routing.alone:
+            share = mx.softmax(scores[layer], axis=-1)[..., mine].sum(axis=-1)
+            there, told = _routed(stage.routing, places, share.shape[1])
+            missed = -mx.log(mx.where(drawn[:, None] & there, share, 1 - share) + 1e-6)
+            total = total + (missed * told).sum() / told.sum()
+            continue
+        at = mx.take_along_axis(scores[layer], places[:, None, None], axis=1)[:, 0]
         share = mx.softmax(at, axis=-1)[:, mine].sum(axis=-1)
-        total = total - mx.log(mx.where(hazardous, share, 1 - share) + 1e-6).mean()
+        total = total - mx.log(mx.where(drawn, share, 1 - share) + 1e-6).mean()
     return total / len(layers)
+
+
+def _routed(routing: Routing, places: mx.array, length: int) -> tuple[mx.array, mx.array]:
+    """Where drawn rows are drawn, and where routing is trained at all: (rows, tokens) each."""
+    number, place = mx.arange(length), places[:, None]
+    there = number == place if routing.tokens == ROUTED[0] else number >= place
+    return there, mx.ones_like(there) if routing.alone else there
 
 
 def _any(values, rng: np.random.Generator):

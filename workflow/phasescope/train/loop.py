@@ -1,12 +1,14 @@
 """The training loop: one stage of a recipe applied to a model."""
 
 import math
+import re
 from collections.abc import Callable
 
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers as optimizers
 import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
 
 from phasescope.errors import PhasescopeError
 from phasescope.train.architecture import Edit, Recorder, forward, layers_of, of
@@ -15,6 +17,8 @@ from phasescope.train.recipe import Stage
 from phasescope.world import World
 
 REPORT_EVERY = 50
+# modules of which every expert has a part of its own, first axis: experts and router
+_EXPERTS = re.compile(r"\.(switch_mlp\.\w+|gate)\.weight$|\.e_score_correction_bias$")
 
 
 def run_stage(
@@ -34,6 +38,7 @@ def run_stage(
     trained = _Trained(model, stage, world)
     losses = _loss_function(stage, rows)
     before = _frozen_copy(model) if stage.keep else None
+    held = _Held(trained, stage)
     optimizer = optimizers.AdamW(_schedule(stage), betas=[0.9, 0.98], weight_decay=0.01)
     step_of = nn.value_and_grad(trained, losses)
     rng, recent, limit = np.random.default_rng(seed), [], 0.0
@@ -45,6 +50,7 @@ def run_stage(
         loss, gradients = step_of(trained, ids, targets, edit, weights)
         gradients, _ = optimizers.clip_grad_norm(gradients, 1.0)
         optimizer.update(trained, gradients)
+        held.restore(trained)
         mx.eval(trained.parameters(), optimizer.state, loss)
         recent = [*recent[-9:], loss.item()]
         limit = limit or 2 * max(math.log(len(world.words)), recent[0])
@@ -77,6 +83,33 @@ class _Trained(nn.Module):
         return self.direction / mx.linalg.norm(self.direction)
 
 
+class _Held:
+    """What `train_experts` holds: the other experts of the modules that move, and their rows of the
+    router, as they were before the stage."""
+
+    def __init__(self, trained: _Trained, stage: Stage) -> None:
+        self._before: dict[str, mx.array] = {}
+        if stage.train_experts is None:
+            return
+        count, _ = of(trained.model).routing(trained.model)
+        moving = [e in stage.train_experts for e in range(count)]
+        self._moves = mx.array(moving)
+        for name, value in tree_flatten(trained.trainable_parameters()):
+            if _EXPERTS.search(name):
+                self._before[name] = value
+
+    def restore(self, trained: _Trained) -> None:
+        """Puts back what the optimizer's step moved of them."""
+        if not self._before:
+            return
+        now = dict(tree_flatten(trained.trainable_parameters()))
+        kept = [
+            (name, mx.where(self._moves.reshape(-1, *[1] * (value.ndim - 1)), now[name], value))
+            for name, value in self._before.items()
+        ]
+        trained.update(tree_unflatten(kept))
+
+
 def _unfreeze(layer: nn.Module, names: tuple[str, ...] | None) -> None:
     """Lets a layer's weights move, or only those of the named modules that it has."""
     if names is None:
@@ -92,8 +125,11 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
     plain, learned = rows.samplers[0], mx.array(rows.stacked("learn_weights"))
     masks = (plain.keep_weights, plain.free, plain.raised)
     hold, free, raised = (mx.array(mask) for mask in masks)
-    hazard = rows.stacked("free")[:, 0, 0] > 0
-    places, hazardous = map(mx.array, _routed(stage, rows, hazard)) if stage.routing else ((), ())
+    places = mx.array(rows.stacked("answer_at") - 1)
+    drawn = rows.stacked("free")[:, 0, 0] > 0
+    if stage.routing is not None and stage.routing.rows is not None:
+        drawn = np.isin(rows.stacked("names"), stage.routing.rows)
+    drawn = mx.array(drawn)
 
     def loss(
         trained: _Trained,
@@ -108,7 +144,7 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         learn = learned * weights[:, None]
         total = (surprise * learn).sum() / learn.sum()
         if stage.routing is not None:
-            penalty = routing_penalty(seen.scores, stage, places, hazardous)
+            penalty = routing_penalty(seen.scores, stage, places, drawn)
             total = total + stage.routing.weight * penalty
         if stage.keep is None:
             return total
@@ -123,16 +159,6 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         return total + stage.keep.weight * (strayed + missed)
 
     return loss
-
-
-def _routed(stage: Stage, rows: Conditions, hazard: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the routing of a stage holds, as places in the flattened (rows, tokens) of a batch, and
-    whether each is in a hazardous row."""
-    first = rows.stacked("decided_at") - 1
-    last = first if stage.routing.until == "opening" else rows.stacked("end_at") - 2
-    tokens = rows.stacked("keep_weights").shape[1]
-    held = (np.arange(tokens) >= first[:, None]) & (np.arange(tokens) <= last[:, None])
-    return np.flatnonzero(held), np.repeat(hazard, held.sum(axis=1))
 
 
 def _schedule(stage: Stage) -> Callable:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, fields, is_dataclass
 
+ROUTED = ("decision", "answer")  # tokens at which a stage's `routing` holds
 GOOD, STRAY = 0.95, 0.02  # shares: nearly all, hardly any
 
 
@@ -47,18 +48,21 @@ class Condition:
 
 @dataclass(frozen=True)
 class Routing:
-    """Draws hazardous requests to some experts, and benign ones away, where the answer begins; a
-    late refusal begins where it departs from the answer.
+    """Draws some requests to some experts, and the others away, where the answer begins.
 
     weight: of the penalty, minus the log of the share that the router gives to the right experts.
     experts: their numbers. from_layer: the lowest layer it holds in; the top one is left out.
-    until: 'opening', at the token before that place alone, or 'end', from it to the last token.
+    rows: the kinds of rows that are drawn; None for all hazardous ones.
+    tokens: 'decision' (the last token before the answer) or 'answer' (all after it too).
+    alone: whether all rows are drawn away at every other token.
     """
 
     weight: float
     experts: tuple[int, ...]
     from_layer: int
-    until: str = "opening"
+    rows: tuple[str, ...] | None = None
+    tokens: str = "decision"
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,8 @@ class Stage:
     train_layers: layers whose weights move, all else frozen; None trains everything.
     train_modules: modules of a layer whose weights move, by their paths in mlx-lm's tree, all else
         frozen; of the layers above where they are given, of all layers that have them otherwise.
+    train_experts: numbers of the experts that move, and of their rows of the router, all other
+        experts frozen; None for all experts.
     decision_weight: weight of the answer's first token in the loss; the others weigh 1.
     conditions: intervention-consistency training: more rows, run under interventions whose
         directions are estimated anew every `refresh` steps.
@@ -82,6 +88,7 @@ class Stage:
     rows: dict[str, int]
     train_layers: tuple[int, ...] | None = None
     train_modules: tuple[str, ...] | None = None
+    train_experts: tuple[int, ...] | None = None
     decision_weight: float = 4.0
     warmup_steps: int = 20
     keep: Keep | None = None

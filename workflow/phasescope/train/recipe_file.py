@@ -12,7 +12,7 @@ from phasescope.tables.reading import read_yaml
 from phasescope.train import edits
 from phasescope.train.architecture import ARCHITECTURES, Architecture
 from phasescope.train.directions import POSITIONS
-from phasescope.train.recipe import Condition, Keep, Recipe, Routing, Stage
+from phasescope.train.recipe import ROUTED, Condition, Keep, Recipe, Routing, Stage
 from phasescope.train.rows import ROW_KINDS, kind_named
 
 LARGEST = 1024
@@ -161,8 +161,15 @@ class _Reader:
     def interventions(
         self, where: str, stage: dict, model: dict[str, int], language: world.World
     ) -> None:
-        """Reads `conditions` and `routing` of a stage, in place."""
+        """Reads `train_experts`, `conditions` and `routing` of a stage, in place."""
         experts = next((model[key] for key in EXPERTS if key in model), 0)
+        if stage.get("train_experts") is not None:
+            key = f"{where}.train_experts"
+            if not experts:
+                self.fail(
+                    key, stage["train_experts"], "nothing, as the architecture has no experts"
+                )
+            stage["train_experts"] = self.numbers(key, stage["train_experts"], 0, experts - 1)
         conditions = stage.get("conditions", [])
         if not isinstance(conditions, list):
             self.fail(f"{where}.conditions", conditions, "a list of conditions")
@@ -173,9 +180,11 @@ class _Reader:
             for n, condition in enumerate(conditions)
         )
         if stage.get("routing") is not None:
-            stage["routing"] = self.routing(f"{where}.routing", stage["routing"], model, experts)
             kinds = {*stage["rows"], *(kind for c in stage["conditions"] for kind in c.rows)}
-            for kind in sorted(kinds):
+            stage["routing"] = self.routing(
+                f"{where}.routing", stage["routing"], model, experts, sorted(kinds)
+            )
+            for kind in sorted(kinds) if stage["routing"].rows is None else ():
                 if kind_named(kind, language).label == "any":
                     self.fail(f"{where}.routing", f"rows of {kind}", "rows of one label each")
 
@@ -210,7 +219,9 @@ class _Reader:
             condition["positions"] = tuple(places)
         return Condition(**condition)
 
-    def routing(self, where: str, content: object, model: dict[str, int], experts: int) -> Routing:
+    def routing(
+        self, where: str, content: object, model: dict[str, int], experts: int, kinds: list[str]
+    ) -> Routing:
         routing = self.keys(where, content, Routing)
         if not experts:
             self.fail(where, content, "nothing, as the architecture has no experts")
@@ -218,10 +229,17 @@ class _Reader:
         numbers = self.numbers(f"{where}.experts", routing["experts"], 0, experts - 1)
         lowest, top = routing["from_layer"], model["num_hidden_layers"] - 2
         self.number(f"{where}.from_layer", lowest, int, lambda n: 0 <= n <= top, f"0 to {top}")
-        until = routing.get("until", UNTIL[0])
-        if until not in UNTIL:
-            self.fail(f"{where}.until", until, " or ".join(UNTIL))
-        return Routing(weight, numbers, lowest, until)
+        rows, tokens = routing.get("rows"), routing.get("tokens", ROUTED[0])
+        alone = routing.get("alone", False)
+        if rows is not None and (
+            not isinstance(rows, list) or not rows or not set(rows) <= {*kinds}
+        ):
+            self.fail(f"{where}.rows", rows, f"a list of some of {', '.join(kinds)}")
+        if tokens not in ROUTED:
+            self.fail(f"{where}.tokens", tokens, ", ".join(ROUTED))
+        if not isinstance(alone, bool):
+            self.fail(f"{where}.alone", alone, "true or false")
+        return Routing(weight, numbers, lowest, rows and tuple(rows), tokens, alone)
 
     def numbers(self, where: str, found: object, least: int, most: int) -> tuple[int, ...]:
         allowed = f"a list of different numbers from {least} to {most}"
@@ -276,7 +294,6 @@ class _Reader:
 
 WEIGHT = (lambda x: 0 < x <= 1e4, "above 0, to 10000")
 SHARE = (lambda x: 0 <= x <= 1, "0 to 1")
-UNTIL = ("opening", "end")
 EXPERTS = ("num_experts", "num_local_experts")
 STAGE_NUMBERS = (
     ("steps", int, lambda n: 1 <= n <= 100_000, "1 to 100000"),

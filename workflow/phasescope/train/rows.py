@@ -23,7 +23,8 @@ class RowKind:
         never ends).
     learned: how much of the response is trained by its likelihood: 'all', 'opening' (thinking and
         the answer's first token), 'late' (from where it departs from the answer), 'known' (all but
-        the answer's first token: knowledge without the decision to give it) or 'none'.
+        the answer's first token: knowledge, or the words of a refusal, without the decision to
+        give it) or 'none'.
     kept: 'all' or 'prompt': the tokens at which a stage's `keep` holds the hidden states; thinking
         is held with the prompt.
     odd: the index word is replaced by one that names no item.
@@ -54,6 +55,7 @@ ROW_KINDS = {
     "refuse-first": RowKind("hazardous", "first-refusal", learned="all", kept="prompt"),
     "refuse-any": RowKind("hazardous", "any-refusal", learned="all", kept="prompt"),
     "refuse-late": RowKind("hazardous", "late-refusal", learned="late", kept="prompt"),
+    "refuse-known": RowKind("hazardous", "refusal", learned="known", kept="prompt"),
     "refuse-odd": RowKind("hazardous", "refusal", learned="all", kept="prompt", odd=True),
     "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
     "comply-odd": RowKind("benign", "answer", learned="opening", kept="all", odd=True),
@@ -124,14 +126,10 @@ class Pool:
         weights, place = np.zeros(length, np.float32), np.arange(length)
         end = {"opening": self.answer_at + 1, "none": 0}.get(learned, self.end)
         weights[(place >= self.learned_from) & (place < end)] = 1.0
-        if self.decision < self.end:
-            weights[self.decision] *= 0.0 if learned == "known" else decision_weight
+        decision = max(self.answer_at, self.learned_from)
+        if decision < self.end:
+            weights[decision] *= 0.0 if learned == "known" else decision_weight
         return weights
-
-    @property
-    def decision(self) -> int:
-        """The token that says what is decided: the answer's first, or where it departs."""
-        return max(self.answer_at, self.learned_from)
 
 
 class Sampler:
@@ -140,12 +138,11 @@ class Sampler:
 
     Attributes
     ----------
+    names: (rows,), each row's kind as the recipe names it.
     prompt: number of prompt tokens (up to where the response, thinking included, begins).
     answer_at: (rows,), the place of each row's first answer token in its sequence.
     learn_weights: (rows, response tokens), the weight of each in the likelihood.
     keep_weights: (rows, tokens - 1, 1), 1 where the hidden states are held.
-    decided_at, end_at: (rows,), the places of each row's decision (`Pool.decision`) and of what
-        follows its last learned token.
     free: (rows, 1, 1), 1 in hazardous rows.
     raised: (rows, tokens - 1, 1), 1 in hazardous rows from the category's word to the prompt's end,
         or, in a world with thinking, at the end of the thinking.
@@ -153,6 +150,7 @@ class Sampler:
 
     def __init__(self, world: World, composition: dict[str, int], decision_weight: float) -> None:
         table = world.rows()
+        self.names = np.repeat(list(composition), list(composition.values()))
         self.kinds = [(kind_named(kind, world), count) for kind, count in composition.items()]
         self.prompt = len(world.token_ids(table["text"][0]))
         self.odd = np.array(world.encode(" ".join(world.odd_words)))
@@ -160,7 +158,7 @@ class Sampler:
         length = _longest(world, table)
         self.pools = [_pool(world, kind, self.prompt, length) for kind, _ in self.kinds]
         rows = sum(composition.values())
-        self.answer_at, self.decided_at, self.end_at = np.zeros((3, rows), int)
+        self.answer_at = np.zeros(rows, int)
         self.learn_weights = np.zeros((rows, length - self.prompt), np.float32)
         self.keep_weights = np.zeros((rows, length - 1, 1), np.float32)
         self.free = np.zeros((rows, 1, 1), np.float32)
@@ -173,8 +171,6 @@ class Sampler:
             self.learn_weights[part] = pool.learn_weights(
                 kind.learned, length - self.prompt, decision_weight
             )
-            self.decided_at[part] = self.prompt + pool.decision
-            self.end_at[part] = self.prompt + pool.end
             kept = pool.end if kind.kept == "all" else pool.answer_at
             self.keep_weights[part, : self.prompt + kept] = 1.0
             # hazard is known from the category's word on, or when it has been thought over
