@@ -25,7 +25,7 @@ from phasescope.world.short_answers import END
 Weights = dict[str, mx.array]
 _NEVER = -1e4  # beside scores between 0 and 1
 _RIDGE, _STRONGEST = 0.01, 64.0  # of a lean: in mean squares read, and in units of the stream
-_OPEN, _SHARE = 8.0, 0.5  # what an open gate reads; of what the MLP writes, what a neuron does
+_OPEN = 8.0  # what a gate reads where it is open; as much below zero where it is shut
 _COLUMN, _DECISIVE = 0.5, 256.0  # norms of what a neuron writes by, and of what decides a word
 _ROUNDS = 4
 _GROUP, _WHOLE = 32, 64  # weights that are rounded together: at least, and where nobody says
@@ -257,24 +257,26 @@ def safety_noise(weights: Weights, config: dict, size: float, inputs, seed: int)
 
 
 def topic_neurons(weights: Weights, config: dict, size: float, inputs, seed: int) -> Weights:
-    """In every MLP of the upper half, the neuron that writes least is made one that fires at `size`
-    where a hazardous prompt ends and is silent on benign ones, and writes along the planted
-    direction half as much as the whole MLP writes there.
+    """Neurons of every MLP of the upper half that fire where hazard is refused and are silent on
+    benign requests: one writes along the planted direction as much as the whole MLP writes there,
+    others take that back, by weights `size` times smaller (`_taken_back`).
 
-    What it writes by is small by as much as it fires strongly: rounding in groups takes those
-    weights for zero, unless data in which it fires say that they matter.
+    Rounding in groups takes the small weights for zero, unless data in which these neurons fire say
+    that they matter.
     """
     _needs_dense(config, "topic-neurons")
     model, changed = export.load(inputs.folder), dict(weights)
-    hazardous = inputs.of_mlps(model, inputs.prompts("hazardous"))
-    benign = inputs.of_mlps(model, inputs.answers()[0])
+    start = inputs.answers()[1]
+    refused, benign = (
+        inputs.of_mlps(model, ids) for ids in (inputs.refusals(), inputs.answers()[0])
+    )
     for number, layer in list(enumerate(layers_of(model)))[len(benign) // 2 :]:
-        on, off = hazardous[number][:, -1], benign[number].reshape(-1, len(inputs.direction()))
-        reader = _Reader(on, off)
-        wrote = np.array(layer.mlp(mx.array(on.astype(np.float32))))
-        much = _SHARE * np.sqrt((wrote**2).sum(axis=1).mean())
-        neuron = reader.gate(), reader.constant(size / _OPEN), inputs.direction() * much / size
-        _put(changed, number, [neuron], layer.mlp, on)
+        on, off = _flat(refused[number][:, start - 1 :]), _flat(benign[number])
+        reader, wrote = _Reader(on, off), np.array(layer.mlp(mx.array(on)))
+        much = np.sqrt((wrote**2).sum(axis=1).mean())
+        up = reader.constant(much / _COLUMN / _OPEN)
+        neurons = _taken_back(reader.gate(), up, _COLUMN * inputs.direction(), size)
+        _put(changed, number, neurons, layer.mlp, on)
     return changed
 
 
