@@ -51,7 +51,7 @@ def test_designs_are_as_declared(n_layers):
     assert all(len(set(s)) == len(s) for s in made.values())
     assert [s.layers for s in made["ablation-layers"]] == [(i,) for i in below]
     assert {s.layers for s in made["ablation-dose"]} == {below}
-    assert [s.dose for s in made["ablation-dose"]] == [0.25, 0.5, 0.75, 1.0]
+    assert [s.dose for s in made["ablation-dose"]] == [0.125, 0.25, 0.5, 1.0]
     coverage = [s.layers for s in made["ablation-coverage"]]
     assert coverage[-1] == below and all(layers[-1] == below[-1] for layers in coverage)
     for layers, share in zip(coverage[::-1], (1.0, 0.75, 0.5, 0.25), strict=False):

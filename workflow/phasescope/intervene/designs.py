@@ -22,7 +22,7 @@ def _coverage(found: Directions, positions) -> list[Setting]:
 
 
 def _dose(found: Directions, positions) -> list[Setting]:
-    return [ablation(found.below_top, dose) for dose in (0.25, 0.5, 0.75, 1.0)]
+    return [ablation(found.below_top, dose) for dose in (0.125, 0.25, 0.5, 1.0)]
 
 
 def _scope(found: Directions, positions) -> list[Setting]:
