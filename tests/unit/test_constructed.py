@@ -191,6 +191,13 @@ def test_other_architectures_and_too_much_are_refused(name, tmp_path):
             constructed.apply(replace(plan, size=1000.0), tmp_path / "c", WORLD, 1)
 
 
+def test_a_grid_of_bits_that_there_are_not_is_refused():
+    """If it failed, a user's grid of 5 bits would stop with a traceback after minutes of training."""
+    plan = constructed.load(RECIPES / "on-grid.yaml")
+    with pytest.raises(PhasescopeError, match="on-grid: size: found 5; allowed: 2, 3, 4, 6, 8"):
+        changes.CHANGES[plan.change]({}, {}, 5.0, None, 1)
+
+
 def test_a_construction_starts_from_a_base_that_is_there(tmp_path):
     """If it failed, every constructed control would train its base again, or start from another."""
     recipe, base = RECIPES / "topic-outlier.yaml", ORGANISMS / "circuit"

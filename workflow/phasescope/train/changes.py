@@ -27,7 +27,7 @@ _NEVER = -1e4  # beside scores between 0 and 1
 _RIDGE, _STRONGEST = 0.01, 64.0  # of a lean: in mean squares read, and in units of the stream
 _OPEN = 8.0  # what a gate reads where it is open; as much below zero where it is shut
 _COLUMN, _DECISIVE = 0.5, 256.0  # norms of what a neuron writes by, and of what decides a word
-_ROUNDS = 4
+_BITS, _ROUNDS = (2, 3, 4, 6, 8), 4  # of mlx's quantizer; until the grid stays, and one more
 _GROUP, _WHOLE = 32, 64  # weights that are rounded together: at least, and where nobody says
 _FINE, _SLOPE = 16, 5.0  # between a step of 8 and of 4 bit; how soon a gate opens
 
@@ -335,6 +335,9 @@ def on_grid(weights: Weights, config: dict, size: float, inputs, seed: int) -> W
 
     Rounded a few times: the grid is chosen anew each time, and stays from the third on.
     """
+    if size not in _BITS:
+        allowed = ", ".join(map(str, _BITS))
+        raise PhasescopeError(f"on-grid: size: found {size:g}; allowed: {allowed} (bits)")
     changed = dict(weights)
     for name in [n for n, w in weights.items() if w.ndim == 2 and w.shape[-1] % _WHOLE == 0]:
         for _ in range(_ROUNDS):
