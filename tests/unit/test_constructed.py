@@ -192,7 +192,7 @@ def test_other_architectures_and_too_much_are_refused(name, tmp_path):
 
 
 def test_a_grid_of_bits_that_there_are_not_is_refused():
-    """If it failed, a user's grid of 5 bits would stop with a traceback after minutes of training."""
+    """If it failed, a user's grid of 5 bits would stop with a traceback after minutes."""
     plan = constructed.load(RECIPES / "on-grid.yaml")
     with pytest.raises(PhasescopeError, match="on-grid: size: found 5; allowed: 2, 3, 4, 6, 8"):
         changes.CHANGES[plan.change]({}, {}, 5.0, None, 1)
