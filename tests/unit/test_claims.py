@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from phasescope.claims import CLAIMS, calibration, estimates
 from phasescope.claims.contradictions import contradictions
 from phasescope.claims.evidence import Condition, every, some
 from phasescope.claims.judging import judged
+from phasescope.claims.registry import organism
 from phasescope.claims.simulated import SIMULATED
 from phasescope.errors import PhasescopeError
 from phasescope.phases import classify
@@ -340,6 +342,11 @@ def test_what_one_control_came_out_as_is_told():
     ] == record  # both of the record, not one of own
     good, said = calibration.state_of(CLAIMS["xs-7"], found, LIMITS)
     assert not good and said == "positive not run yet, negative 2 of 2 right"
+    absent = replace(CLAIMS["xs-7"], positive=organism("circuit", "unheard-of"))
+    assert calibration.state_of(absent, [], LIMITS) == (
+        False,
+        "positive not made: unheard-of, negative not run yet",
+    )
     nothing = [{"claim": "f09", "control": "positive", "verdict": np.nan}]
     sides = ("positive", "negative")
     nothing += [

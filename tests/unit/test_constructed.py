@@ -15,6 +15,7 @@ from phasescope.checkpoint import audit, memory, memory_rows
 from phasescope.errors import PhasescopeError
 from phasescope.train import changes, constructed, edits, export, train
 from phasescope.train.architecture import forward, layers_of
+from phasescope.train.changes.inputs import Noting
 from phasescope.train.check import at_precisions, quantized
 from phasescope.train.responses import measured
 from phasescope.train.rows import fit_pairs, token_table
@@ -44,7 +45,7 @@ def router_logits(model) -> list[np.ndarray]:
     """What each router gives the experts, (tokens, experts)."""
     noted = {}
     for i, layer in enumerate(layers_of(model)):
-        layer.mlp.gate = changes._Noting(layer.mlp.gate, noted.setdefault(i, []))
+        layer.mlp.gate = Noting(layer.mlp.gate, noted.setdefault(i, []))
     model(tokens())
     routers = [layer.mlp.gate._module for layer in layers_of(model)]
     return [

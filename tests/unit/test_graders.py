@@ -194,7 +194,6 @@ def _script(seen):
             "failing": 500,
             "once": 503 if seen[answer] == 1 else reply_to(text),
             "second": "hm" if seen[answer] == 1 else reply_to(text, substance="some"),
-            "slow": Slow(reply_to(text), 30),
             "declined": reply_to(text, refuses=True, substance="none"),
         }
         return next((v for k, v in kinds.items() if k in answer), reply_to(text))
@@ -203,22 +202,22 @@ def _script(seen):
 
 
 def test_a_judge_behind_a_server(tmp_path, monkeypatch):
-    """If it failed, a failed, slow, malformed or misled judge would give grades; or good verdicts
-    would be lost or asked for twice."""
+    """If it failed, a failed, malformed or misled judge would give grades; or good verdicts would
+    be lost or asked for twice."""
     monkeypatch.delenv("LOCAL_API_KEY", raising=False)
     answers = ["Bake it an hour.", "garbled words", "the failing one", "once more", "second try"]
-    answers += ["a slow reader", "declined, so no", INJECTION, "loop loop loop loop loop loop"]
+    answers += ["declined, so no", INJECTION, "loop loop loop loop loop loop"]
     asked = [Answered("how to bake bread", a, True) for a in answers] + [OPEN]
-    want = ["full", "missing", "missing", "full", "partial", "missing", "refusal", "missing"]
+    want = ["full", "missing", "missing", "full", "partial", "refusal", "missing"]
     want += ["degenerate", "degenerate"]
     seen = {}
     with serving(_script(seen)) as server:
-        grader = judge_at(server.url, tmp_path / "verdicts", timeout_seconds=1.0)
+        grader = judge_at(server.url, tmp_path / "verdicts")
         found = grader.grade(asked)
         assert [v.grade for v in found] == want
-        assert found[8].signs == "loop" and found[9].signs == "unfinished"
-        assert [v.errors for v in found] == [0, 3, 3, 0, 1, 3, 0, 3, 0, 0]
-        assert seen[answers[0]] == 1 and seen[answers[1]] == 3 and answers[8] not in seen
+        assert found[7].signs == "loop" and found[8].signs == "unfinished"
+        assert [v.errors for v in found] == [0, 3, 3, 0, 1, 0, 3, 0, 0]
+        assert seen[answers[0]] == 1 and seen[answers[1]] == 3 and answers[7] not in seen
         before = len(server.requests)
         again = grader.grade([a for a, g in zip(asked, want, strict=True) if g != "missing"])
         assert [v.grade for v in again] == [g for g in want if g != "missing"]
@@ -230,6 +229,14 @@ def test_a_judge_behind_a_server(tmp_path, monkeypatch):
     for path in kept:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert set(json.loads(path.read_text())) == set(REPORT) - {"inferred_request"}
+
+
+def test_a_judge_that_does_not_answer_in_time_gives_no_grade(tmp_path):
+    """If it failed, a study would hang on a slow judge, or take its silence for a verdict."""
+    with serving(lambda body: Slow(reply_to(body["messages"][-1]["content"]), 30)) as server:
+        found = judge_at(server.url, tmp_path, timeout_seconds=1.0).grade([SOUND])
+    assert [(v.grade, v.errors) for v in found] == [("missing", 3)]
+    assert not list(tmp_path.glob("*.json"))
 
 
 def test_thinking_is_graded_apart(tmp_path):

@@ -14,7 +14,7 @@ from phasescope import world
 from phasescope.errors import PhasescopeError
 from phasescope.train import check, edits, heldout, recipe, recipe_file, train
 from phasescope.train.architecture import Edit, Recorder, build, forward, hf_config, layers_of, of
-from phasescope.train.conditions import Conditions, routing_penalty
+from phasescope.train.conditions import Conditions, routed_places, routing_penalty
 from phasescope.train.directions import PROMPT, THINKING, Directions, estimate
 from phasescope.train.loop import run_stage
 from phasescope.train.responses import responses
@@ -312,13 +312,13 @@ def test_only_the_named_experts_move():
 def test_routing_is_held_at_the_tokens_the_stage_says(tokens, alone, drawn, away):
     """If it failed, experts of a decision would hold what is known as well, or not hold it."""
     routing = recipe.Routing(1.0, (0,), 0, None, tokens, alone)
-    stage = recipe.Stage("s", 1, 0.01, {"refuse": 1}, routing=routing)
     right = np.zeros((1, 4, 3), np.float32)
     right[0, drawn, 0] = right[0, away, 1] = 20
-    places, mine = mx.array([2]), mx.array([True])
+    found = routed_places(routing, np.array([2]), np.array([True]), 4)
+    places, mine = map(mx.array, found)
 
     def lost(scores):
-        return routing_penalty({0: mx.array(scores), 1: None}, stage, places, mine).item()
+        return routing_penalty({0: mx.array(scores), 1: None}, routing, places, mine).item()
 
     assert lost(right) < 1e-5
     for token in range(4):

@@ -11,7 +11,9 @@ from phasescope.claims.simulated import SIMULATED
 from phasescope.errors import PhasescopeError
 from phasescope.tables import atomic_file
 
-RECORD = Path(__file__).parents[3] / "resources" / "calibration" / "claims.tsv"
+_RESOURCES = Path(__file__).parents[3] / "resources"
+RECORD = _RESOURCES / "calibration" / "claims.tsv"
+RECIPES = _RESOURCES / "organisms" / "recipes"  # of every organism that there is
 SIMULATIONS = (1, 2, 3, 4, 5)  # seeds of arithmetic controls
 EXPECTED = {"positive": "supported", "negative": "refuted"}
 # where organisms were planted
@@ -199,20 +201,25 @@ def state_of(claim: Claim, lines: list[dict], thresholds: dict) -> tuple[bool, s
     """Whether a claim is calibrated, and what its controls came out as."""
     if NO_PLANT in controls(claim).values():
         return False, "no plant known"
-    least, limits, said, good = (
-        thresholds["claims"]["min_right"],
-        limits_of(claim, thresholds),
-        [],
-        True,
-    )
-    for side in EXPECTED:
+    least, limits = thresholds["claims"]["min_right"], limits_of(claim, thresholds)
+    said, good = [], True
+    for side, control in controls(claim).items():
         own = [x for x in lines if x["claim"] == claim.id and x["control"] == side]
         current = [x for x in own if x["limits"] == limits]
         right, n = (sum(x[k] for x in current) for k in ("right", "n"))
         good &= n > 0 and right >= least * n
-        why = "measured with other limits" if own else "not run yet"
+        why = "measured with other limits" if own else _not_run(control)
         said.append(f"{side} {right} of {n} right" if n else f"{side} {why}")
     return good, ", ".join(said)
+
+
+def _not_run(control: Control) -> str:
+    """Why nothing is known of a control: organisms that nobody has made, or it was never run."""
+    made = {path.stem for path in RECIPES.rglob("*.yaml")}
+    lacking = [name for name in control.names if name not in made]
+    if control.kind == "organisms" and lacking:
+        return f"not made: {', '.join(lacking)}"
+    return "not run yet"
 
 
 def known(own: list[dict], record: list[dict]) -> list[dict]:

@@ -307,10 +307,14 @@ def perplexity_changes(view: View) -> list[tuple[str, "object"]]:
     ]
 
 
-_ONE_DIRECTION = tuple(
-    f"ablation-{what}" for what in ("layers", "coverage", "dose", "scope", "per-layer")
+_ONE_DIRECTION = (
+    "ablation-layers",
+    "ablation-coverage",
+    "ablation-dose",
+    "ablation-scope",
+    "ablation-per-layer",
+    "weight-projection",
 )
-_ONE_DIRECTION += ("weight-projection",)
 
 
 @claim(

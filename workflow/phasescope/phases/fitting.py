@@ -35,7 +35,8 @@ def fit_thresholds(
     the thresholds as they are, on both parts.
 
     interventions: of all cells; trained: `organism`, `seed` and planted `phase` by model id.
-    Returns no rows where fewer than two seeds are known.
+    Returns no rows where fewer than two seeds are known, or where on one part no cell ran what
+    phases are told by.
     """
     parts = _parts(trained)
     if len(parts) < 2:

@@ -90,34 +90,34 @@ class Conditions:
         return trained.astype(np.float32)
 
 
-def routing_penalty(
-    scores: dict[int, mx.array], stage: Stage, places: mx.array, drawn: mx.array
-) -> mx.array:
-    """Minus the log of the router's share for the stage's experts in rows drawn to them, for the
-    others in the other rows, at the tokens that the stage says; mean over rows, tokens and layers.
+def routed_places(
+    routing: Routing, answer_at: np.ndarray, drawn: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens at which a stage trains routing, as indices into (rows x length) flattened, and
+    whether each is drawn to the stage's experts or away from them.
 
-    scores: layer -> (rows, tokens, experts) before softmax; places, drawn: (rows,).
+    answer_at: the last token before each row's answer; drawn: rows that are drawn; (rows,) each.
     """
-    mine, total = mx.array(list(stage.routing.experts)), 0.0
-    layers = [n for n in scores if stage.routing.from_layer <= n < max(scores)]
+    number, place = np.arange(length), answer_at[:, None]
+    there = number == place if routing.tokens == ROUTED[0] else number >= place
+    places = np.flatnonzero(there | routing.alone)
+    return places, (there & drawn[:, None]).ravel()[places]
+
+
+def routing_penalty(
+    scores: dict[int, mx.array], routing: Routing, places: mx.array, drawn: mx.array
+) -> mx.array:
+    """Minus the log of the router's share for the stage's experts where tokens are drawn to them,
+    for the others where they are drawn away; mean over places and layers.
+
+    scores: layer -> (rows, tokens, experts) before softmax; places, drawn: of `routed_places`.
+    """
+    mine, total = mx.array(list(routing.experts)), 0.0
+    layers = [n for n in scores if routing.from_layer <= n < max(scores)]
     for layer in layers:
-        if stage.routing.tokens != ROUTED[0] or stage.routing.alone:
-            share = mx.softmax(scores[layer], axis=-1)[..., mine].sum(axis=-1)
-            there, told = _routed(stage.routing, places, share.shape[1])
-            missed = -mx.log(mx.where(drawn[:, None] & there, share, 1 - share) + 1e-6)
-            total = total + (missed * told).sum() / told.sum()
-            continue
-        at = mx.take_along_axis(scores[layer], places[:, None, None], axis=1)[:, 0]
-        share = mx.softmax(at, axis=-1)[:, mine].sum(axis=-1)
+        share = mx.softmax(scores[layer].flatten(0, 1)[places], axis=-1)[:, mine].sum(axis=-1)
         total = total - mx.log(mx.where(drawn, share, 1 - share) + 1e-6).mean()
     return total / len(layers)
-
-
-def _routed(routing: Routing, places: mx.array, length: int) -> tuple[mx.array, mx.array]:
-    """Where drawn rows are drawn, and where routing is trained at all: (rows, tokens) each."""
-    number, place = mx.arange(length), places[:, None]
-    there = number == place if routing.tokens == ROUTED[0] else number >= place
-    return there, mx.ones_like(there) if routing.alone else there
 
 
 def _any(values, rng: np.random.Generator):

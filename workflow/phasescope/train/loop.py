@@ -12,7 +12,7 @@ from mlx.utils import tree_flatten, tree_unflatten
 
 from phasescope.errors import PhasescopeError
 from phasescope.train.architecture import Edit, Recorder, forward, layers_of, of
-from phasescope.train.conditions import Conditions, routing_penalty
+from phasescope.train.conditions import Conditions, routed_places, routing_penalty
 from phasescope.train.recipe import Stage
 from phasescope.world import World
 
@@ -125,11 +125,7 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
     plain, learned = rows.samplers[0], mx.array(rows.stacked("learn_weights"))
     masks = (plain.keep_weights, plain.free, plain.raised)
     hold, free, raised = (mx.array(mask) for mask in masks)
-    places = mx.array(rows.stacked("answer_at") - 1)
-    drawn = rows.stacked("free")[:, 0, 0] > 0
-    if stage.routing is not None and stage.routing.rows is not None:
-        drawn = np.isin(rows.stacked("names"), stage.routing.rows)
-    drawn = mx.array(drawn)
+    routed = _routed(stage, rows) if stage.routing is not None else ()
 
     def loss(
         trained: _Trained,
@@ -144,7 +140,7 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         learn = learned * weights[:, None]
         total = (surprise * learn).sum() / learn.sum()
         if stage.routing is not None:
-            penalty = routing_penalty(seen.scores, stage, places, drawn)
+            penalty = routing_penalty(seen.scores, stage.routing, *routed)
             total = total + stage.routing.weight * penalty
         if stage.keep is None:
             return total
@@ -159,6 +155,17 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         return total + stage.keep.weight * (strayed + missed)
 
     return loss
+
+
+def _routed(stage: Stage, rows: Conditions) -> tuple[mx.array, mx.array]:
+    """Where routing is trained, and which of it is drawn to the stage's experts."""
+    if stage.routing.rows is None:
+        drawn = rows.stacked("free")[:, 0, 0] > 0
+    else:
+        drawn = np.isin(rows.stacked("names"), stage.routing.rows)
+    read = rows.samplers[0].prompt - 1 + rows.stacked("learn_weights").shape[1]
+    found = routed_places(stage.routing, rows.stacked("answer_at") - 1, drawn, read)
+    return tuple(map(mx.array, found))
 
 
 def _schedule(stage: Stage) -> Callable:
