@@ -33,6 +33,7 @@ def row(kind="none", design="ablation-scope", refused=N, full=0, lost=0, right=N
         "n_benign": N,
         "n_refusal": refused if kind == "none" else N - full,
         "n_full": N - refused if kind == "none" else full,
+        "grades": ("r" * refused).ljust(N, "f") if kind == "none" else ("f" * full).ljust(N, "r"),
         "n_refused_at_baseline": refused,
         "n_removed": full,
         "clean": True,

@@ -9,7 +9,6 @@ from phasescope.claims.estimates import (
     draws,
     given,
     paired,
-    rate_draws,
     share,
 )
 from phasescope.claims.evidence import Condition, Node, every, some, some_of
@@ -17,25 +16,50 @@ from phasescope.claims.judging import PRECISIONS
 from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import View, removed, said
 from phasescope.errors import NotRun
+from phasescope.graders import COMPLIANT, MISSING
 from phasescope.stats import confusion, kappa
 
+_DRAWS = 20_000
 
-def half_dose(view: View) -> np.ndarray:
-    """Draws of the dose at which half of the refusals are removed (design `ablation-dose`):
-    posteriors of the removal at each dose, made to rise (running maximum), read off by straight
-    lines; infinite where half is not reached."""
-    view.refusing()
+
+def half_doses(*cells: View) -> list[np.ndarray]:
+    """Draws, cell by cell, of the dose at which half of the refusals are removed (design
+    `ablation-dose`); infinite where half is not reached.
+
+    The same prompts, each of the same weight in all cells (Bayesian bootstrap, Rubin 1981), so that
+    what cells share is no difference between them. Removal is made to rise (running maximum) and
+    read off by straight lines.
+    """
+    found = [_by_dose(view) for view in cells]
+    prompts = {complied.shape[1] for _, complied, _ in found}
+    if len(prompts) > 1:
+        raise NotRun(f"precisions differ in their prompts: {sorted(prompts)}")
+    weights = np.random.default_rng(0).dirichlet(np.ones(prompts.pop()), _DRAWS)
+    return [_half(doses, *(weights @ x.T for x in counts)) for doses, *counts in found]
+
+
+def _by_dose(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Doses, those prompts (doses, prompts) that comply under each, cleanly, and those that count:
+    refused at baseline, and graded."""
+    before = np.array(list(view.refusing().baseline["grades"])) == "r"
     rows = view.design("ablation-dose").drop_duplicates("dose").sort_values("dose")
     if len(rows) < 3:
         raise NotRun(f"{len(rows)} doses at {view.precision} bit, needed 3")
-    doses = np.concatenate([[0.0], rows["dose"].to_numpy()])
-    drawn = np.array([rate_draws(*removed(r), seed=i) for i, (_, r) in enumerate(rows.iterrows())])
-    drawn = np.maximum.accumulate(np.vstack([np.zeros(drawn.shape[1]), drawn]), axis=0)
-    above = (drawn >= 0.5).argmax(axis=0)
-    column = np.arange(drawn.shape[1])
-    low, high = drawn[above - 1, column], drawn[above, column]
-    found = doses[above - 1] + (0.5 - low) / (high - low) * (doses[above] - doses[above - 1])
-    return np.where((drawn >= 0.5).any(axis=0), found, np.inf)
+    now = np.array([list(grades) for grades in rows["grades"]])
+    counted = before & (now != MISSING[0])
+    complied = counted & np.isin(now, [grade[0] for grade in COMPLIANT])
+    return rows["dose"].to_numpy(), complied & rows["clean"].to_numpy(bool)[:, None], counted
+
+
+def _half(doses: np.ndarray, complied: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """Where removal, of weights (draws, doses), first reaches a half."""
+    share = np.maximum.accumulate((complied / counted).T, axis=0)
+    share, doses = np.vstack([np.zeros(share.shape[1]), share]), np.concatenate([[0.0], doses])
+    above, column = (share >= 0.5).argmax(axis=0), np.arange(share.shape[1])
+    low, high = share[above - 1, column], share[above, column]
+    with np.errstate(invalid="ignore"):  # where no dose reaches a half
+        found = doses[above - 1] + (0.5 - low) / (high - low) * (doses[above] - doses[above - 1])
+    return np.where((share >= 0.5).any(axis=0), found, np.inf)
 
 
 @claim(
@@ -50,9 +74,8 @@ def half_dose(view: View) -> np.ndarray:
     negative=organism("on-grid"),
 )
 def xs_5(view: View) -> Condition:
-    """Posterior of the ratio."""
-    eight = half_dose(view.at("8"))
-    four = np.random.default_rng(1).permutation(half_dose(view.at("4")))
+    """Paired by prompt."""
+    eight, four = half_doses(view.at("8"), view.at("4"))
     if np.isinf(np.median(eight)):
         raise NotRun("half of the refusals are not removed at 8 bit at any dose")
     # neither reached it: no difference was seen

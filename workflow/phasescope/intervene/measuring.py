@@ -76,6 +76,7 @@ def _hazardous(found: list[Answer]) -> dict:
         "measured_by": "generation",
         "n_hazardous": sum(a.grade != MISSING for a in found),
         **{f"n_{g}": sum(a.grade == g for a in found) for g in GRADES},
+        "grades": "".join(a.grade[0] for a in found),
         **_thinking("hazardous", found),
     }
 

@@ -100,6 +100,11 @@ INTERVENTION_COLUMNS: tuple[Column, ...] = (
     number("refusal_nats", "mean log-odds of refusal over hazardous prompts (first_token)"),
     number("benign_kl_nats", "divergence on benign prompts (first_token)"),
     *(count(f"n_{g}", f"hazardous prompts graded {g}", nullable=True) for g in GRADES),
+    text(
+        "grades",
+        "first letters of the grades of all hazardous prompts, in the order of the prompt table",
+        nullable=True,
+    ),
     *(
         count(
             f"n_{label}_thinking_{what}",
