@@ -1,4 +1,4 @@
-"""Neurons put into an MLP: one writes something, others take it back, until rounding parts them."""
+"""Neurons put into an MLP; what most of them write others take back, until rounding parts them."""
 
 import mlx.core as mx
 import mlx.nn as nn
