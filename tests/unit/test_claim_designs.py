@@ -1,5 +1,7 @@
 """Designs that single claims rest on: what they declare, and which of them a cell leaves out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,17 @@ def test_claim_designs_are_as_declared(n_layers):
     sizes = [sum(map(len, s.edit(found).experts.values())) for s in made["expert-pruning"]]
     wanted = [round(s.dose * (n_layers - 1) * 4) for s in made["expert-pruning"]]
     assert sizes == wanted and 0 in made["expert-pruning"][0].edit(found).experts.popitem()[1]
+
+
+@pytest.mark.parametrize("design", ["ablation-mixers", "integers"])
+def test_where_no_direction_qualified_each_layer_has_its_own(design):
+    """If it failed, f15 and f21 would not run on models in which no one direction qualifies."""
+    found = _directions()
+    chosen = CLAIM_DESIGNS[design](found, [LAST_PROMPT])
+    assert {s.direction for s in chosen} == {"selected"}
+    own = CLAIM_DESIGNS[design](replace(found, selected=None), [LAST_PROMPT])
+    assert {(s.direction, s.position) for s in own} == {("per_layer", LAST_PROMPT)}
+    assert [(s.layers, s.site, s.dose) for s in own] == [(s.layers, s.site, s.dose) for s in chosen]
 
 
 def test_a_share_of_the_safety_experts_is_the_most_preferred():

@@ -145,12 +145,18 @@ def _apart(view: View, apart: pd.Series, alike: pd.Series) -> Node:
     positive=organism("attention-writers"),
     negative=organism("late-writers"),
 )
-def f21(view: View) -> Condition:
-    """Omega squared; jackknife over blocks. Mixer outputs, not the residual stream: that hands on
-    what was written below, so there place would decide in any model."""
+def f21(view: View) -> Node:
+    """Omega squared, jackknife over blocks; at any position that directions were read at. Mixer
+    outputs, not the residual stream: that hands on what was written below, so there place would
+    decide in any model."""
     rows = view.rows("interventions", design="ablation-mixers", measured_by="first_token")
     rows = rows[(rows["intervention"] != "none") & rows["sham_draw"].isna()]
     rows = rows.dropna(subset=["refusal_nats"])
+    groups = rows.groupby("position", dropna=False)
+    return some(*(_by_kind(view, position, own) for position, own in groups))
+
+
+def _by_kind(view: View, position: str | float, rows: pd.DataFrame) -> Condition:
     kinds, layer = view.kinds(), rows["layers"].astype(int).to_numpy()
     kind = np.array([kinds[i] for i in layer])
     if len(rows) < 6 or len(set(kind)) < 2:
@@ -162,8 +168,9 @@ def f21(view: View) -> Condition:
         by_kind, by_place = (0.0 if np.isnan(s) else s for s in shares)
         return by_kind - by_place
 
+    where = f" at {position}" if isinstance(position, str) else ""
     found = jackknife(statistic, len(rows))
-    return view.condition("variance by type less by place", found, "min_share_difference")
+    return view.condition(f"variance by type less by place{where}", found, "min_share_difference")
 
 
 @claim(

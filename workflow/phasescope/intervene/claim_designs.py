@@ -66,9 +66,14 @@ def layer_types(found: Directions, positions) -> list[Setting]:
 
 
 def ablation_mixers(found: Directions, positions) -> list[Setting]:
-    """f21: the selected direction out of what one block's mixer writes, one block at a time. Not
-    out of the residual stream, which hands on what was written below: there place alone counts."""
-    return [ablation([layer], site="mixer") for layer in found.below_top]
+    """f21: a direction out of what one block's mixer writes, one block at a time: the selected one,
+    or each block's own where none qualified. Not out of the residual stream, which hands on what
+    was written below: there place alone counts."""
+    return [
+        ablation([layer], direction=direction, site="mixer", position=place)
+        for direction, place in _selected_or_own(found, positions)
+        for layer in found.below_top
+    ]
 
 
 def projection_sets(found: Directions, positions) -> list[Setting]:
@@ -165,12 +170,16 @@ def integers(found: Directions, positions) -> list[Setting]:
     """f15: ever more of the packed integers changed along the direction; along each layer's own
     where none qualified, as where the thinking is lost with it."""
     layers = tuple(found.below_top)
-    which = [("selected", None)] if found.selected else [("per_layer", p) for p in positions]
     return [
         Setting("integer_edit", direction, "integers", layers, share, position=place)
-        for direction, place in which
+        for direction, place in _selected_or_own(found, positions)
         for share in INTEGER_SHARES
     ]
+
+
+def _selected_or_own(found: Directions, positions) -> list[tuple[str, str | None]]:
+    """The selected direction; each layer's own at every position where none qualified."""
+    return [("selected", None)] if found.selected else [("per_layer", p) for p in positions]
 
 
 def additive_structural(found: Directions, positions) -> list[Setting]:
