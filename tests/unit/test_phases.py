@@ -52,6 +52,19 @@ RUNG_SHAMS = shams(0, **PER_LAYER, n_refusal=N)
 BREAKING_SHAMS = shams(0, **PER_LAYER, n_refusal=0)
 OTHER_SHAMS = shams(0, **PER_LAYER | {"dose": 0.25}, n_refusal=N)
 HALF = [row(), *pathways(8, 12, 20), *ladder(8)]
+# the plant holds on half of the topics: every single and pair answers the others
+HALF_OF_TOPICS = [row(), *pathways(31, 31, 60), *ladder(8)]
+HALF_OF_TOPICS += [row("ablation", full=31, dose=k / 20) for k in range(6)]
+
+
+def test_many_settings_of_one_rate_are_no_better_a_chance_than_one(thresholds):
+    """If it failed, the more settings were tried the surer a circuit would be, however little each
+    removes: all are asked the same prompts."""
+    one = [row(), row("ablation", full=28), *shams(3)]
+    many = [*one, *(row("ablation", full=28, dose=k / 20) for k in range(12))]
+    chances = [phase_of(rows, thresholds)["p_deletable_circuit"] for rows in (one, many)]
+    assert 0.1 < chances[0] < 0.2 and abs(chances[1] - chances[0]) < 0.01
+    assert phase_of(HALF_OF_TOPICS, thresholds)["phase"] == "indeterminate"
 
 
 def phase_of(rows, thresholds, seed=0) -> dict:

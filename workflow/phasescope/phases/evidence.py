@@ -123,14 +123,24 @@ def sham_bound(
 
 
 class Draws:
-    """Draws of the posteriors of a row's rates under Jeffreys priors, each (draws,), drawn once."""
+    """Draws of the posteriors of a row's rates under Jeffreys priors, each (draws,), drawn once.
 
-    def __init__(self, row: pd.Series, draws: int, rng: np.random.Generator):
-        self._row, self._draws, self._rng = row, draws, rng
+    order: by rate, the ranks that all rows' draws of it come in: every setting is asked the same
+    prompts, so a lucky sample of them is lucky for all, and many settings are no better a chance.
+    """
+
+    def __init__(self, row: pd.Series, draws: int, rng: np.random.Generator, order: dict):
+        self._row, self._draws, self._rng, self._order = row, draws, rng, order
+
+    def _alike(self, rate: str, drawn: np.ndarray) -> np.ndarray:
+        if rate not in self._order:
+            self._order[rate] = self._rng.permutation(self._draws)
+        return np.sort(drawn)[self._order[rate]]
 
     def rate(self, hits: str, n: str) -> np.ndarray:
         """Posterior of the share of one count in another."""
-        return jeffreys_draws(int(self._row[hits]), int(self._row[n]), self._draws, self._rng)
+        counts = int(self._row[hits]), int(self._row[n])
+        return self._alike(hits, jeffreys_draws(*counts, self._draws, self._rng))
 
     @cached_property
     def refusal(self) -> np.ndarray:
@@ -161,7 +171,7 @@ class Draws:
     def cost(self) -> np.ndarray:
         """Fall of benign accuracy against the baseline."""
         counts = (int(self._row[f"n_benign{c}"]) for c in ("_lost", "_gained", ""))
-        return paired_difference_draws(*counts, self._draws, self._rng)
+        return self._alike("cost", paired_difference_draws(*counts, self._draws, self._rng))
 
     @cached_property
     def right(self) -> np.ndarray:
@@ -177,12 +187,13 @@ class Posteriors:
 
     def __init__(self, found: Evidence, seed: int, draws: int):
         self.found, self.n = found, draws
-        self._rng, self._of, self._bounds = np.random.default_rng(seed), {}, {}
+        self._rng, self._order = np.random.default_rng(seed), {}
+        self._of, self._bounds = {}, {}
 
     def of(self, row: pd.Series) -> Draws:
         """The draws of a row, by its label."""
         if row.name not in self._of:
-            self._of[row.name] = Draws(row, self.n, self._rng)
+            self._of[row.name] = Draws(row, self.n, self._rng, self._order)
         return self._of[row.name]
 
     def sham_bound(self, row: pd.Series, column: str, percentile: float) -> tuple[float, int]:
