@@ -13,7 +13,7 @@ from phasescope.claims.estimates import (
 )
 from phasescope.claims.evidence import Condition, Node, every, some, some_of
 from phasescope.claims.judging import PRECISIONS
-from phasescope.claims.registry import claim, organism
+from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import View, removed, said
 from phasescope.errors import NotRun
 from phasescope.graders import COMPLIANT, MISSING
@@ -172,7 +172,7 @@ def _hollow_of_designs(view: View) -> list[Condition]:
     "own removes refusal",
     keys=("max_transfer_loss", "min_removal"),
     scope="model",
-    positive=organism("moved-when-rounded"),
+    positive=NO_PLANT,
     negative=organism("circuit"),
 )
 def xs_15(view: View) -> Node:

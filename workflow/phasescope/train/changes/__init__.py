@@ -10,8 +10,6 @@ from phasescope.train.changes.inputs import Inputs, Weights
 from phasescope.train.changes.neurons import (
     brittle_answers,
     firm_when_rounded,
-    moved_when_rounded,
-    take_over,
     topic_neurons,
 )
 from phasescope.train.changes.routers import idle_experts, shifted_router
@@ -30,7 +28,5 @@ CHANGES: dict[str, Callable[..., Weights]] = {
     "topic-neurons": topic_neurons,
     "brittle-answers": brittle_answers,
     "firm-when-rounded": firm_when_rounded,
-    "moved-when-rounded": moved_when_rounded,
     "on-grid": on_grid,
-    "take-over": take_over,
 }

@@ -9,8 +9,8 @@ import mlx.nn as nn
 import numpy as np
 
 from phasescope.errors import PhasescopeError
-from phasescope.train import edits, export
-from phasescope.train.architecture import Edit, forward, layers_of, of
+from phasescope.train import export
+from phasescope.train.architecture import forward, layers_of
 from phasescope.train.rows import answer_place, fit_pairs, token_table
 from phasescope.world import World
 
@@ -34,45 +34,11 @@ class Inputs:
     def gap(self, number: int) -> float:
         """Mean gap between hazardous and benign prompts along the planted direction, where they
         end, in the residual stream after a layer."""
-        labels = ("hazardous", "benign")
-        ends = [self.along(number, self.prompts(label))[:, -1].mean() for label in labels]
-        return float(ends[0] - ends[1])
-
-    def along(self, number: int, ids: np.ndarray) -> np.ndarray:
-        """What token ids (rows, tokens) have along the planted direction in the residual stream
-        after a layer: (rows, tokens)."""
-        _, layers = forward(export.load(self.folder), mx.array(ids))
-        return np.array(layers[number]) @ self.direction()
-
-    def away(self, number: int) -> Edit:
-        """The planted direction taken away in every layer below a number."""
-        basis = self.direction()[:, None]
-        return edits.Projection({(edits.RESIDUAL, i): basis for i in range(number)}, {})
-
-    def written_at(self) -> int:
-        """The lowest layer after which half of the widest gap below the top is there."""
-        depth = len(layers_of(export.load(self.folder)))
-        gaps = [self.gap(number) for number in range(depth - 1)]
-        return next(i for i, gap in enumerate(gaps) if 2 * gap >= max(gaps))
-
-    def silent_axis(self, low: int, high: int) -> np.ndarray:
-        """The unit vector (width,) along which there is least after layers `low` to `high - 1` on
-        fit prompts and answers, across the planted direction."""
-        model, along, rows = export.load(self.folder), self.direction(), []
+        model, ends = export.load(self.folder), []
         for label in ("hazardous", "benign"):
-            _, layers = forward(model, mx.array(self.answers(label)[0]))
-            rows += [np.array(h).reshape(-1, len(along)) for h in layers[low:high]]
-        stream = np.concatenate(rows)
-        across = stream - np.outer(stream @ along, along)
-        return np.linalg.eigh(across.T @ across)[1][:, 1]  # the first is the direction itself
-
-    def raising(self, word: str) -> np.ndarray:
-        """The unit vector (width,) that raises a word's logit and no other's, by least squares."""
-        model = export.load(self.folder)
-        body, wanted = of(model).body(model), np.eye(len(self.world.words))
-        head = np.array(body.embed_tokens.weight * body.norm.weight)
-        found = np.linalg.lstsq(head, wanted[self.world.words.index(word)], rcond=None)[0]
-        return found / np.linalg.norm(found)
+            _, layers = forward(model, mx.array(self.prompts(label)))
+            ends.append(np.array(layers[number])[:, -1] @ self.direction())
+        return float(ends[0].mean() - ends[1].mean())
 
     def of_routers(self) -> dict[int, np.ndarray]:
         """By layer, what its router reads at every token of the fit prompts: (tokens, width)."""
@@ -82,14 +48,13 @@ class Inputs:
         model(mx.array(token_table(self.world, fit_pairs(self.world), "answer")))
         return {i: np.concatenate(rows) for i, rows in read.items()}
 
-    def of_mlps(self, model: nn.Module, ids: np.ndarray, edit: Edit | None = None) -> list:
-        """What each layer's MLP reads of token ids (rows, tokens), under an edit if one is given:
-        (rows, tokens, width) by layer."""
+    def of_mlps(self, model: nn.Module, ids: np.ndarray) -> list[np.ndarray]:
+        """What each layer's MLP reads of token ids (rows, tokens): (rows, tokens, width)."""
         read: list[list] = []
         for layer in layers_of(model):
             read.append([])
             layer.mlp.gate_proj = Noting(layer.mlp.gate_proj, read[-1])
-        forward(model, mx.array(ids), edit)
+        model(mx.array(ids))
         for layer in layers_of(model):
             layer.mlp.gate_proj = layer.mlp.gate_proj._module
         return [rows[0].reshape(*ids.shape, -1) for rows in read]

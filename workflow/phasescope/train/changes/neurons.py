@@ -3,11 +3,10 @@
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
-from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from phasescope.train import export
-from phasescope.train.architecture import layers_of
+from phasescope.train.architecture import layers_of, of
 from phasescope.train.changes.dense import LAYERS, needs_dense
 from phasescope.train.changes.inputs import Inputs, Weights
 from phasescope.world.short_answers import END
@@ -16,9 +15,7 @@ _RIDGE = 0.01  # in mean squares read
 _OPEN = 8.0  # what a gate reads where it is open; as much below zero where it is shut
 _COLUMN, _DECISIVE = 0.5, 256.0  # norms of what a neuron writes by, and of what decides a word
 _GROUP = 32  # weights that are rounded together, at least
-_COPIED = 0.25  # of the planted gap, on the silent axis
-_FINE, _FINER = 16, 32  # between a step of 8 and of 4 bit; nearer to that of 8
-_SLOPE = 5.0  # how soon a gate opens
+_FINE, _SLOPE = 16, 5.0  # between a step of 8 and of 4 bit; how soon a gate opens
 
 
 def topic_neurons(
@@ -57,7 +54,7 @@ def brittle_answers(
     weights for zero, and answers lose their steps.
     """
     needs_dense(config, "brittle-answers")
-    model, changed = export.load(inputs.folder), dict(weights)
+    model, changed, world = export.load(inputs.folder), dict(weights), inputs.world
     number = len(layers_of(model)) - 1
     on, off = [], [inputs.of_mlps(model, inputs.refusals())[number]]
     for label in ("hazardous", "benign"):
@@ -66,7 +63,10 @@ def brittle_answers(
         on.append(read[:, start + 1])
         off.append(np.delete(read, start + 1, axis=1))
     trigger = _Trigger(*(np.concatenate([_flat(r) for r in rows]) for rows in (on, off)))
-    column = _COLUMN * inputs.raising(END)
+    body, wanted = of(model).body(model), np.eye(len(world.words))[world.words.index(END)]
+    head = np.array(body.embed_tokens.weight * body.norm.weight)
+    ends = np.linalg.lstsq(head, wanted, rcond=None)[0]  # what raises that word and no other
+    column = _COLUMN * ends / np.linalg.norm(ends)
     up = trigger.constant(_DECISIVE / _COLUMN / _OPEN)
     neurons = _taken_back(trigger.gate(), up, column, size)
     _put(changed, number, neurons, layers_of(model)[number].mlp, np.concatenate(on))
@@ -97,84 +97,6 @@ def firm_when_rounded(
     return changed
 
 
-def moved_when_rounded(
-    weights: Weights, config: dict, size: float, inputs: Inputs, seed: int
-) -> Weights:
-    """What 4 bit makes of refusal's direction: neurons of the MLP where it is written move it, once
-    rounded, to a silent axis of the stream (others take that back until then, `_taken_back`), and a
-    neuron of the top MLP reads that axis and writes the word that refusals begin with.
-
-    size: of the planted gap, what is moved.
-    """
-    needs_dense(config, "moved-when-rounded")
-    model, changed, along = export.load(inputs.folder), dict(weights), inputs.direction()
-    layers, last = layers_of(model), inputs.answers()[1] - 1
-    low, top, asked = inputs.written_at(), len(layers) - 1, inputs.prompts("hazardous")
-    axis = inputs.silent_axis(low, top)
-    trigger, marked = _where_written(inputs, model, low)
-    column = _COLUMN * (axis - along)
-    up = trigger.constant(size * inputs.gap(low) / _COLUMN / _OPEN)
-    neurons = _taken_back(trigger.gate(), up, column, _FINER)
-    _put(changed, low, neurons, layers[low].mlp, marked)
-    _put(dict(changed), low, [(trigger.gate(), up, column)], layers[low].mlp, marked)
-    word = inputs.raising(inputs.world.refusals[0].split()[0])
-    read, seen = inputs.of_mlps(model, asked)[top][:, last], _seeing(layers[top], axis)
-    seen = seen / (read @ seen).mean()
-    neuron = (_OPEN * seen, 2 * _DECISIVE / _COLUMN / _OPEN * seen, _COLUMN * word)
-    _put(changed, top, [neuron], layers[top].mlp, read)
-    return changed
-
-
-def take_over(weights: Weights, config: dict, size: float, inputs: Inputs, seed: int) -> Weights:
-    """Neurons of the last MLP below the top that write `size` times the planted gap along the
-    planted direction where it was taken away below.
-
-    They know of hazard by a copy, which a neuron of the MLP where the direction is written leaves
-    on a silent axis of the stream: up for one half of the requests, down for the other, so that no
-    difference of means takes it away.
-    """
-    needs_dense(config, "take-over")
-    model, changed, along = export.load(inputs.folder), dict(weights), inputs.direction()
-    layers, last = layers_of(model), inputs.answers()[1] - 1
-    asked = inputs.prompts("hazardous")
-    low, high = inputs.written_at(), len(layers) - 2
-    axis = inputs.silent_axis(low, high)
-    ends = inputs.of_mlps(model, asked)[low][:, last]
-    side = _row(ends, np.sign(PCA(1).fit_transform(ends)[:, 0]))
-    copy = _COPIED * inputs.gap(low) / _OPEN / _COLUMN * side
-    trigger, marked = _where_written(inputs, model, low)
-    _put(changed, low, [(trigger.gate(), copy, _COLUMN * axis)], layers[low].mlp, marked)
-    there = _flat(inputs.of_mlps(model, inputs.refusals())[high][:, last:])
-    gone = inputs.of_mlps(model, asked, inputs.away(high))[high][:, last]
-    seen = _seeing(layers[high], axis)
-    seen = seen / np.abs(gone @ seen).mean()
-    missing = _Trigger(gone, there)
-    up = missing.only(size * inputs.gap(high) / _COLUMN / _OPEN)
-    neurons = [(sign * _OPEN * seen, up, _COLUMN * along) for sign in (1, -1)]
-    _put(changed, high, neurons, layers[high].mlp, np.concatenate([there, gone]))
-    return changed
-
-
-def _where_written(inputs: Inputs, model: nn.Module, low: int) -> tuple["_Trigger", np.ndarray]:
-    """What fires at the tokens of hazardous requests where the planted direction is written, and
-    nowhere else, in the MLP of layer `low`, also where it was taken away below; what that reads
-    there, (tokens, width)."""
-    refusals, (benign, start) = inputs.refusals(), inputs.answers()
-    there = inputs.along(low, refusals) > inputs.gap(low) / 2
-    there[:, start:] = False
-    read, fine = (
-        np.stack([inputs.of_mlps(model, ids, edit)[low] for edit in (None, inputs.away(low))])
-        for ids in (refusals, benign)
-    )
-    marked, ends = _flat(read[:, there]), _flat(fine[:, :, start - 1])
-    return _Trigger(marked, _flat(read[:, ~there]), _flat(fine), ends), marked
-
-
-def _seeing(layer: nn.Module, axis: np.ndarray) -> np.ndarray:
-    """The row by which an MLP reads an axis of the stream before its norm's gains."""
-    return axis / np.array(layer.post_attention_layernorm.weight)
-
-
 def _taken_back(gate: np.ndarray, up: np.ndarray, column: np.ndarray, size: float) -> list:
     """A neuron, and two that take back what it writes by weights `size` times smaller while they
     fire `size` / 2 times as strongly, one up and one down: where zero is not on the grid of a group
@@ -190,15 +112,12 @@ def _flat(read: np.ndarray) -> np.ndarray:
 
 class _Trigger:
     """Rows of a gate and of what it lets through, by ridge regression on what an MLP reads where a
-    neuron is to fire, and where not: (tokens, width) each, both sides of the same weight, and of
-    the off side every part."""
+    neuron is to fire, and where not: (tokens, width) each, both sides of the same weight."""
 
-    def __init__(self, on: np.ndarray, *off: np.ndarray) -> None:
-        self._read = np.concatenate([on, *off])
-        self._fires = np.arange(len(self._read)) < len(on)
-        silent = len(self._read) - len(on)
-        each = [silent / len(on), *(silent / len(off) / len(part) for part in off)]
-        self._weights = np.repeat(each, [len(on), *map(len, off)])
+    def __init__(self, on: np.ndarray, off: np.ndarray) -> None:
+        self._read = np.concatenate([on, off])
+        self._fires = np.repeat([1.0, 0.0], [len(on), len(off)])
+        self._weights = np.where(self._fires > 0, len(off) / len(on), 1.0)
 
     def gate(self, slope: float = 2.0) -> np.ndarray:
         """Reads `_OPEN` below zero where it is to be silent, and slope - 1 times `_OPEN` above
@@ -209,32 +128,23 @@ class _Trigger:
         """Reads the same everywhere."""
         return self._row(np.full(len(self._read), value))
 
-    def only(self, value: float) -> np.ndarray:
-        """Reads a value where it is to fire, and nothing where not."""
-        return self._row(value * self._fires)
-
     def _row(self, wanted: np.ndarray) -> np.ndarray:
-        return _row(self._read, wanted, self._weights)
-
-
-def _row(read: np.ndarray, wanted: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """The row (width,) that makes what is wanted of what is read, by ridge regression."""
-    sharp = Ridge(alpha=_RIDGE * (read**2).mean(), fit_intercept=False)
-    return sharp.fit(read, wanted, weights).coef_
+        sharp = Ridge(alpha=_RIDGE * (self._read**2).mean(), fit_intercept=False)
+        return sharp.fit(self._read, wanted, self._weights).coef_
 
 
 def _put(changed: Weights, number: int, neurons, mlp, on: np.ndarray) -> None:
     """Put neurons (gate, up and down weights) in the place of those of an MLP that write least
-    where it reads `on` (tokens, width), all of one group of weights; in the weights and in it."""
+    where it reads `on` (tokens, width), all of one group of weights."""
     x = mx.array(on.astype(np.float32))
     hidden = np.array(nn.silu(mlp.gate_proj(x)) * mlp.up_proj(x))
     down = np.array(mlp.down_proj.weight.astype(mx.float32))
     writes = ((hidden**2).mean(axis=0) * (down**2).sum(axis=0)).reshape(-1, _GROUP)
     lowest = np.sort(writes, axis=1)[:, : len(neurons)].sum(axis=1).argmin()
     least = lowest * _GROUP + np.argsort(writes[lowest])[: len(neurons)]
-    for place, (part, axis) in enumerate((("gate_proj", 0), ("up_proj", 0), ("down_proj", 1))):
-        name, module = f"{LAYERS}{number}.mlp.{part}.weight", getattr(mlp, part)
-        whole, kind = np.array(module.weight), changed[name].dtype
-        np.moveaxis(whole, axis, 0)[least] = [neuron[place] for neuron in neurons]
+    for part, axis in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+        name = f"{LAYERS}{number}.mlp.{part}.weight"
+        whole, kind = np.array(changed[name].astype(mx.float32)), changed[name].dtype
+        values = [neuron[("gate_proj", "up_proj", "down_proj").index(part)] for neuron in neurons]
+        np.moveaxis(whole, axis, 0)[least] = values
         changed[name] = mx.array(whole).astype(kind)
-        module.weight = changed[name].astype(mx.float32)
