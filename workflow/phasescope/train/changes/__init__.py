@@ -7,11 +7,7 @@ recipe states, what a change may look up, and a seed; it gives all weights.
 from collections.abc import Callable
 
 from phasescope.train.changes.inputs import Inputs, Weights
-from phasescope.train.changes.neurons import (
-    brittle_answers,
-    firm_when_rounded,
-    topic_neurons,
-)
+from phasescope.train.changes.neurons import brittle_answers, firm_when_rounded, topic_neurons
 from phasescope.train.changes.routers import idle_experts, shifted_router
 from phasescope.train.changes.stream import outlier_axis, safety_noise
 from phasescope.train.changes.tensors import noise, on_grid, vision
