@@ -52,7 +52,7 @@ def test_through_mlx_lm(name):
     least, most = recipe_file.load(ORGANISMS / "recipes" / f"{name}.yaml").refused
     asked_for = {"refusal"} if least >= GOOD else {"full"} if most <= STRAY else {"refusal", "full"}
     right = 0
-    for _, row in prompts.iloc[:4].iterrows():
+    for _, row in prompts.groupby("label").nth([0, -1]).iterrows():
         messages = [{"role": "user", "content": row["text"]}]
         prompt = tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, enable_thinking=rules.thinks
