@@ -1,13 +1,13 @@
 """What the shipped organisms and their sheets promise."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mlx.core as mx
 import mlx_lm
 import numpy as np
 import pytest
-import yaml
 
 from phasescope import world
 from phasescope.claims.calibration import controls
@@ -142,24 +142,22 @@ def test_controls_are_recipes_in_their_sheet(name):
     assert name in planted
 
 
-def _stages(name):
-    plan = yaml.safe_load((ORGANISMS / "recipes" / "half-strength" / f"{name}.yaml").read_text())
-    pressures = {stage.pop("pressure") for stage in plan["stages"] if "pressure" in stage}
-    return plan, pressures
-
-
 @pytest.mark.parametrize("name", ["three-pathway", "tangle", "holographic"])
-@pytest.mark.parametrize("share", [25, 50, 75])
-def test_half_strength_plants_differ_in_pressure_alone(name, share):
-    """If it failed, a half-strength plant would be another plant."""
-    whole = yaml.safe_load((ORGANISMS / "recipes" / f"{name}.yaml").read_text())
-    plan, pressures = _stages(f"{name}-{share}")
-    assert pressures == {share / 100}
-    changed = {"name", "planted"}
-    assert {k: v for k, v in plan.items() if k not in changed} == {
-        k: v for k, v in whole.items() if k not in changed
-    }
-    assert recipe_file.load(ORGANISMS / "recipes" / "half-strength" / f"{name}-{share}.yaml")
+def test_half_strength_plants_hold_on_half_of_the_topics(name):
+    """If it failed, a half-strength plant would be another plant, or a whole one."""
+    whole = recipe_file.load(ORGANISMS / "recipes" / f"{name}.yaml")
+    half = recipe_file.load(ORGANISMS / "recipes" / "half-strength" / f"{name}-50.yaml")
+    *before, last = whole.stages
+    assert half.model == whole.model and list(half.stages[:-1]) == before
+    assert replace(half.stages[-1], conditions=last.conditions) == last
+    rows = [c.rows for c in half.stages[-1].conditions]
+    assert [replace(c, rows={}) for c in half.stages[-1].conditions] == [
+        replace(c, rows={}) for c in last.conditions
+    ]
+    parts = {kind.partition("@")[2] for own in rows for kind in own} - {""}
+    assert parts == {"topics-1/2", "topics-2/2"}
+    model = {m.id: m for m in read_sheet(str(ORGANISMS / "half-strength.tsv"))}[f"{name}-50"]
+    assert model.phase == "indeterminate"
 
 
 def _shares(full=0.0, refusal=0.0, benign=1.0):
