@@ -57,7 +57,7 @@ def _half(doses: np.ndarray, complied: np.ndarray, counted: np.ndarray) -> np.nd
     share, doses = np.vstack([np.zeros(share.shape[1]), share]), np.concatenate([[0.0], doses])
     above, column = (share >= 0.5).argmax(axis=0), np.arange(share.shape[1])
     low, high = share[above - 1, column], share[above, column]
-    with np.errstate(invalid="ignore"):  # where no dose reaches a half
+    with np.errstate(invalid="ignore", divide="ignore"):  # where no dose reaches a half
         found = doses[above - 1] + (0.5 - low) / (high - low) * (doses[above] - doses[above - 1])
     return np.where((share >= 0.5).any(axis=0), found, np.inf)
 
@@ -67,7 +67,7 @@ def _half(doses: np.ndarray, complied: np.ndarray, counted: np.ndarray) -> np.nd
     "4 bit needs 50 % more dose than 8 bit",
     tables=("interventions",),
     designs=("ablation-dose",),
-    statistic="dose at 50 % removal, 4 bit over 8 bit (ratio)",
+    statistic="dose at 50 % removal, 4 bit over 8 bit (ratio), by the same prompts",
     keys=("min_dose_ratio",),
     scope="model",
     positive=organism("firm-when-rounded"),
