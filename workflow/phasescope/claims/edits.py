@@ -5,7 +5,7 @@ import pandas as pd
 from phasescope.claims.estimates import Estimate, exact, given, paired
 from phasescope.claims.evidence import Condition, Node, every, some, some_of
 from phasescope.claims.precision import beside, edit_in_words, followed, gaps
-from phasescope.claims.registry import Control, claim, organism
+from phasescope.claims.registry import NO_PLANT, Control, claim, organism
 from phasescope.claims.view import COMPLIANT, View
 from phasescope.errors import NotRun
 
@@ -62,7 +62,7 @@ def _lost(view: View, kept: pd.Series, removal: pd.Series) -> Node:
     "made in the 16-bit weights",
     keys=("min_precision_loss", "min_removal"),
     scope="model",
-    positive=organism("addition-below-step"),
+    positive=NO_PLANT,
     negative=organism("circuit"),
 )
 def f12(view: View) -> Node:
@@ -116,7 +116,7 @@ def worked(view: View, edit: str) -> pd.DataFrame:
     statistic="share of what the edit removed that stays at 4 bit (share), projection and addition",
     keys=("min_kept", "min_removal"),
     scope="model",
-    positive=organism("addition-below-step"),
+    positive=NO_PLANT,
     negative=organism("circuit"),
 )
 def f13(view: View) -> Node:

@@ -136,7 +136,7 @@ def _thirds(view: View) -> list[str]:
     "forced answers in which refusal returns",
     keys=("min_redetection", "max_redetection", "min_returns"),
     scope="cell",
-    positive=organism("re-detecting"),
+    positive=NO_PLANT,
     negative=organism("natural-moe"),
 )
 def f05(view: View) -> Node:
@@ -311,7 +311,7 @@ def f09(view: View) -> Node:
     "write, beyond that under shams; slope of log-perplexity over coverage is shown",
     keys=("min_gap_rise",),
     scope="cell",
-    positive=organism("hydra"),
+    positive=NO_PLANT,
     negative=organism("circuit"),
     by_language=False,
 )

@@ -5,7 +5,7 @@ import pandas as pd
 
 from phasescope.claims.estimates import Estimate, difference, exact, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.registry import claim, organism
+from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.scale import disruptions, perplexity_changes
 from phasescope.claims.view import COMPLIANT, View, clustered, lost_accuracy, refused, said
 from phasescope.errors import NotRun
@@ -131,7 +131,7 @@ def f17(view: View) -> Node:
     "(share), beyond the same difference without intervention",
     keys=("min_reasoned_refusal",),
     scope="cell",
-    positive=organism("reasoner"),
+    positive=NO_PLANT,
     negative=organism("circuit-thinking"),
 )
 def f18(view: View) -> Node:

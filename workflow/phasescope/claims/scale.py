@@ -5,7 +5,7 @@ import pandas as pd
 
 from phasescope.claims.estimates import difference, given, normal, share
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.registry import claim, organism
+from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import View, lost_accuracy, refused, removed, said
 from phasescope.errors import NotRun
 from phasescope.phases.evidence import sham_bound
@@ -350,7 +350,7 @@ def xs_18(view: View) -> Node:
     "beyond random subspaces of that rank",
     keys=("min_removal",),
     scope="cell",
-    positive=organism("many-directions"),
+    positive=NO_PLANT,
     negative=organism("circuit"),
 )
 def xs_21(view: View) -> Node:
