@@ -443,6 +443,16 @@ def test_explain_says_all():
         claims.explain("zz-1", LIMITS, None, None)
 
 
+def test_the_listing_says_why_a_claim_is_not_calibrated():
+    """A reader would have to ask for every claim to learn what is lacking."""
+    lines = {line.split()[0]: line for line in claims.listing(LIMITS).splitlines()}
+    assert set(lines) == set(CLAIMS)
+    assert "no plant known" in lines["f09"] and lines["ff-1"].endswith("broad)")
+    assert lines["f25"].endswith(
+        "(positive not made: graded-topics, negative not made: uniform-topics)"
+    )
+
+
 def test_contradictions_are_worked_out():
     """The report accuses the sources of errors; each must follow from their own figures."""
     text = " ".join(fact for _, fact in contradictions())

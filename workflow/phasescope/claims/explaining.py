@@ -44,13 +44,14 @@ def _letters(found: pd.Series) -> str:
 
 
 def listing(thresholds: dict) -> str:
-    """A line a claim: id, scope, state of its controls, statement."""
+    """A line a claim: id, scope, state of its controls, statement, and why one is uncalibrated."""
     record = read_record()
     lines = []
     for claim in CLAIMS.values():
         good, said = state_of(claim, record, thresholds)
         state = "calibrated" if good else "no plant known" if "no plant" in said else "uncalibrated"
-        lines.append(f"{claim.id:<6} {claim.scope:<6} {state:<15} {claim.statement}")
+        why = f" ({said})" if state == "uncalibrated" else ""
+        lines.append(f"{claim.id:<6} {claim.scope:<6} {state:<15} {claim.statement}{why}")
     return "\n".join(lines)
 
 
