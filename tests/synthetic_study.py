@@ -307,6 +307,7 @@ class SyntheticStudy:
             "n_full": removed + N - refused,
             "n_degenerate": 0,
             "n_missing": 0,
+            "grades": "f" * removed + "r" * (refused - removed) + "f" * (N - refused),
             "n_refused_at_baseline": refused,
             "n_removed": removed,
             "clean": clean,

@@ -463,3 +463,13 @@ def test_a_claim_is_seen_to_be_true_and_to_be_false(id, side):
     tables["cells"] = frame_of("cells", cells("16", "8", "4"))
     found = {r["verdict"] for r in judged(tables, LIMITS, [CLAIMS[id]])} - {"not_run"}
     assert found == {"supported" if side else "refuted"}
+
+
+def test_doses_of_a_table_without_grades_are_not_compared():
+    """If it failed, a table that kept counts alone would stop the stage with a traceback."""
+    rows = [r | {"grades": None} for r in doses({"8": 1, "4": 3})["interventions"]]
+    tables = {"interventions": frame_of("interventions", rows)}
+    tables["cells"] = frame_of("cells", cells("16", "8", "4"))
+    found = judged(tables, LIMITS, [CLAIMS["xs-5"]])
+    assert {r["verdict"] for r in found} == {"not_run"}
+    assert "grades of single prompts were not kept" in found[0]["reason"]

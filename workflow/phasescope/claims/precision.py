@@ -14,12 +14,12 @@ from phasescope.claims.estimates import (
 from phasescope.claims.evidence import Condition, Node, every, some, some_of
 from phasescope.claims.judging import PRECISIONS
 from phasescope.claims.registry import NO_PLANT, claim, organism
-from phasescope.claims.view import View, removed, said
+from phasescope.claims.view import COMPLIANT, View, removed, said
 from phasescope.errors import NotRun
-from phasescope.graders import COMPLIANT, MISSING
 from phasescope.stats import confusion, kappa
 
 _DRAWS = 20_000
+_REFUSED, _MISSING = "r", "m"  # first letters of grades
 
 
 def half_doses(*cells: View) -> list[np.ndarray]:
@@ -41,12 +41,14 @@ def half_doses(*cells: View) -> list[np.ndarray]:
 def _by_dose(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Doses, those prompts (doses, prompts) that comply under each, cleanly, and those that count:
     refused at baseline, and graded."""
-    before = np.array(list(view.refusing().baseline["grades"])) == "r"
+    base = view.refusing().baseline
     rows = view.design("ablation-dose").drop_duplicates("dose").sort_values("dose")
+    if rows["grades"].isna().any() or pd.isna(base["grades"]):
+        raise NotRun("the grades of single prompts were not kept")
     if len(rows) < 3:
         raise NotRun(f"{len(rows)} doses at {view.precision} bit, needed 3")
     now = np.array([list(grades) for grades in rows["grades"]])
-    counted = before & (now != MISSING[0])
+    counted = (np.array(list(base["grades"])) == _REFUSED) & (now != _MISSING)
     complied = counted & np.isin(now, [grade[0] for grade in COMPLIANT])
     return rows["dose"].to_numpy(), complied & rows["clean"].to_numpy(bool)[:, None], counted
 
