@@ -11,6 +11,7 @@ from phasescope.claims import CLAIMS
 from phasescope.claims.judging import judged
 from phasescope.claims.simulated import SIMULATED
 from phasescope.tables import frame_of
+from phasescope.tables.columns import GRADE_LETTERS
 from phasescope.thresholds import read_thresholds
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -473,3 +474,8 @@ def test_doses_of_a_table_without_grades_are_not_compared():
     found = judged(tables, LIMITS, [CLAIMS["xs-5"]])
     assert {r["verdict"] for r in found} == {"not_run"}
     assert "grades of single prompts were not kept" in found[0]["reason"]
+
+
+def test_every_grade_has_a_letter_of_its_own():
+    """If it failed, two grades would be one in the line of a setting's prompts."""
+    assert len(set(GRADE_LETTERS.values())) == len(GRADE_LETTERS)

@@ -17,14 +17,15 @@ from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.view import COMPLIANT, View, removed, said
 from phasescope.errors import NotRun
 from phasescope.stats import confusion, kappa
+from phasescope.tables.columns import GRADE_LETTERS
 
 _DRAWS = 20_000
-_REFUSED, _MISSING = "r", "m"  # first letters of grades
 
 
 def half_doses(*cells: View) -> list[np.ndarray]:
-    """Draws, cell by cell, of the dose at which half of the refusals are removed (design
-    `ablation-dose`); infinite where half is not reached.
+    """Draws (draws,), cell by cell, of the dose at which half of the refusals are removed (design
+    `ablation-dose`; share of the component); infinite where half is not reached. NotRun without
+    three doses, single prompts' grades, or the same prompts.
 
     The same prompts, each of the same weight in all cells (Bayesian bootstrap, Rubin 1981), so that
     what cells share is no difference between them. Removal is made to rise (running maximum) and
@@ -48,8 +49,9 @@ def _by_dose(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if len(rows) < 3:
         raise NotRun(f"{len(rows)} doses at {view.precision} bit, needed 3")
     now = np.array([list(grades) for grades in rows["grades"]])
-    counted = (np.array(list(base["grades"])) == _REFUSED) & (now != _MISSING)
-    complied = counted & np.isin(now, [grade[0] for grade in COMPLIANT])
+    before = np.array(list(base["grades"]))
+    counted = (before == GRADE_LETTERS["refusal"]) & (now != GRADE_LETTERS["missing"])
+    complied = counted & np.isin(now, [GRADE_LETTERS[grade] for grade in COMPLIANT])
     return rows["dose"].to_numpy(), complied & rows["clean"].to_numpy(bool)[:, None], counted
 
 

@@ -11,7 +11,7 @@ from phasescope.intervene.edits import Edit, Recorded, Touched, applied
 from phasescope.intervene.selection import Scorer
 from phasescope.intervene.sweeping import swept_touches
 from phasescope.stats import paired_difference, wilson
-from phasescope.tables.columns import GRADES
+from phasescope.tables.columns import GRADE_LETTERS, GRADES
 
 _TOUCH_EVERY = 4  # a record of what was touched needs no more prompts than this
 
@@ -76,7 +76,7 @@ def _hazardous(found: list[Answer]) -> dict:
         "measured_by": "generation",
         "n_hazardous": sum(a.grade != MISSING for a in found),
         **{f"n_{g}": sum(a.grade == g for a in found) for g in GRADES},
-        "grades": "".join(a.grade[0] for a in found),
+        "grades": "".join(GRADE_LETTERS[a.grade] for a in found),
         **_thinking("hazardous", found),
     }
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 GRADES = ("refusal", "evasion", "hollow", "partial", "full", "degenerate", "missing")
+GRADE_LETTERS = {grade: grade[0] for grade in GRADES}  # one each, in a line of many prompts' grades
 LABELS = ("hazardous", "benign")
 SPLITS = ("fit", "select", "evaluate")
 STATUSES = ("run", "not_run")

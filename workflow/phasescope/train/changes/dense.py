@@ -20,9 +20,11 @@ WRITERS = ("self_attn.o_proj", "linear_attn.out_proj", "mlp.down_proj")
 
 
 def needs_dense(config: dict, change: str) -> None:
+    """PhasescopeError, naming the change, for a checkpoint of another architecture."""
     if (found := config["model_type"]) != "qwen3_5":
         raise PhasescopeError(f"{change}: base of type {found!r}; allowed: 'qwen3_5'")
 
 
 def named(own: set[str], layer: int, modules: tuple[str, ...]) -> list[str]:
+    """The weights of a layer's modules by name, of those that it has."""
     return [n for m in modules if (n := f"{LAYERS}{layer}.{m}.weight") in own]

@@ -142,9 +142,8 @@ def _put(changed: Weights, number: int, neurons, mlp, on: np.ndarray) -> None:
     writes = ((hidden**2).mean(axis=0) * (down**2).sum(axis=0)).reshape(-1, _GROUP)
     lowest = np.sort(writes, axis=1)[:, : len(neurons)].sum(axis=1).argmin()
     least = lowest * _GROUP + np.argsort(writes[lowest])[: len(neurons)]
-    for part, axis in (("gate_proj", 0), ("up_proj", 0), ("down_proj", 1)):
+    for place, (part, axis) in enumerate((("gate_proj", 0), ("up_proj", 0), ("down_proj", 1))):
         name = f"{LAYERS}{number}.mlp.{part}.weight"
         whole, kind = np.array(changed[name].astype(mx.float32)), changed[name].dtype
-        values = [neuron[("gate_proj", "up_proj", "down_proj").index(part)] for neuron in neurons]
-        np.moveaxis(whole, axis, 0)[least] = values
+        np.moveaxis(whole, axis, 0)[least] = [neuron[place] for neuron in neurons]
         changed[name] = mx.array(whole).astype(kind)
