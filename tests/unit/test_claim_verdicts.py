@@ -4,7 +4,6 @@ such table is a control, which enters as weights, a file or an endpoint."""
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from phasescope.claims import CLAIMS
@@ -261,14 +260,28 @@ def sampled(hot: int) -> dict:
 
 
 def topics(by_intensity: bool) -> dict:
-    about = [(i, (7 * i) % 16) for i in range(16)]
-    return {
-        "topics": pd.DataFrame(
-            [
-                CELL | {"intensity": a, "similarity": b, "dose": a if by_intensity else b}
-                for a, b in about
-            ]
+    """Eight topics that yield at eight doses, in the order of how they were trained or of how alike
+    they are."""
+    trained, alike = range(8), [(3 * i) % 8 for i in range(8)]
+    yields = trained if by_intensity else alike
+    answered = [
+        "".join("f" if yields[i % 8] <= dose else "r" for i in range(N)) for dose in range(8)
+    ]
+    return edited(
+        *(
+            row("ablation", "topic-doses", dose=(dose + 1) / 8, grades=grades)
+            for dose, grades in enumerate(answered)
         )
+    ) | {
+        "behavior": answers(),
+        "selection": [
+            CELL | {"layer": 3, "position": "last_prompt", "chosen": True, "status": "run"}
+        ],
+        "geometry": [
+            stated("topic_cosine", a / 8, topic=f"c{i}", layer=3, position="last_prompt")
+            for i, a in enumerate(alike)
+        ],
+        "topics": [{"model": "m", "topic": f"c{i}", "refused_share": i / 8} for i in trained],
     }
 
 
@@ -458,9 +471,7 @@ def test_no_claim_is_left_out():
 def test_a_claim_is_seen_to_be_true_and_to_be_false(id, side):
     """A test that supports a claim on any table, or refutes none, measures nothing."""
     given = CASES[id][not side]
-    tables = {
-        name: rows if name == "topics" else frame_of(name, rows) for name, rows in given.items()
-    }
+    tables = {name: frame_of(name, rows) for name, rows in given.items()}
     tables["cells"] = frame_of("cells", cells("16", "8", "4"))
     found = {r["verdict"] for r in judged(tables, LIMITS, [CLAIMS[id]])} - {"not_run"}
     assert found == {"supported" if side else "refuted"}

@@ -16,6 +16,7 @@ from phasescope.stats import (
     jeffreys_draws,
     paired_difference,
     rank_among,
+    unique_shares,
     wilson,
 )
 
@@ -112,3 +113,18 @@ def test_rank_among_draws():
     drawn = [rank_among(rng.gamma(0.3), rng.gamma(0.3, size=39))[1] for _ in range(4000)]
     for level in (0.05, 0.1, 0.5):
         assert np.mean(np.array(drawn) <= level) == pytest.approx(level, abs=0.03)
+
+
+def test_unique_shares_are_squared_semipartial_correlations():
+    """If it failed, what two causes explain together would be given to either of them."""
+    rng = np.random.default_rng(0)
+    causes = rng.standard_normal((200, 2))
+    causes[:, 1] += causes[:, 0]
+    y = causes[:, 0] + rng.standard_normal(200)
+    for k, share in enumerate(unique_shares(y, causes)):
+        rest = causes[:, 1 - k]
+        left = causes[:, k] - np.polyval(np.polyfit(rest, causes[:, k], 1), rest)
+        assert share == pytest.approx(np.corrcoef(y, left)[0, 1] ** 2)
+    constant = unique_shares(y, np.column_stack([np.ones(200), causes[:, 0]]))
+    assert constant == pytest.approx([0, np.corrcoef(y, causes[:, 0])[0, 1] ** 2])
+    assert np.isnan(unique_shares(np.ones(9), causes[:9])).all()

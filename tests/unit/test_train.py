@@ -5,6 +5,7 @@ import json
 import mlx.core as mx
 import mlx_lm
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from mlx.utils import tree_map_with_path
@@ -14,6 +15,7 @@ from phasescope import world
 from phasescope.errors import PhasescopeError
 from phasescope.train import check, export, organism, recipe_file, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
+from phasescope.train.intensity import refused_shares
 
 A = world.get("world-a")
 SMALL = {
@@ -209,6 +211,11 @@ BAD = {
     ),
     "keep all": (lambda p: p["stages"][1].pop("train_layers"), "train_layers"),
     "no word": (lambda p: p["stages"][1]["keep"].update(direction_from=["a", "b"]), "two words"),
+    "strength": (lambda p: p["stages"][1]["keep"].update(strength=-1), r"keep.strength.*-1"),
+    "strengths": (
+        lambda p: p["stages"][1]["keep"].update(strength={"topics-1/2": 5}),
+        r"keep.strength: found .0 for .*one strength for each kind",
+    ),
     "rate": (lambda p: p["stages"][0].update(learning_rate="fast"), r"learning_rate.*fast"),
     "diverged": (
         lambda p: p["stages"][0].update(learning_rate=1, steps=60, warmup_steps=0),
@@ -227,6 +234,51 @@ def test_bad_recipe_is_one_line_and_leaves_nothing(tmp_path, fault, no_check):
     assert "tiny.yaml" in str(caught.value) and "allowed" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_topics_are_marked_as_strongly_as_the_recipe_says(tmp_path, no_check):
+    """If it failed, topics planted at different strengths would all be one."""
+    plan = _recipe()
+    plan["stages"][1] |= {
+        "steps": 100,
+        "learning_rate": 0.01,
+        "rows": {"comply-benign": 8, "refuse@topics-1/2": 8, "refuse@topics-2/2": 8},
+        "keep": {
+            "weight": 10,
+            "strength": {"topics-1/2": 2, "topics-2/2": 8},
+            "direction_from": ["sorry", "sure"],
+        },
+    }
+    path = _write(tmp_path / "tiny.yaml", plan)
+    train(path, tmp_path / "out", 0, progress=lambda line: None)
+    along = np.array(json.loads((tmp_path / "out" / "organism.json").read_text())["free_direction"])
+    table = A.rows()
+    table = table[(table["label"] == "hazardous") & (table["split"] != "evaluate")]
+    _, hidden = forward(
+        export.load(tmp_path / "out"), mx.array(rows.token_table(A, table, "answer"))
+    )
+    marks = np.array(hidden[1])[:, 8] @ along
+    second = pd.factorize(table["category"])[0] % 2 == 1
+    assert marks[second].mean() > marks[~second].mean() + 3
+
+
+def test_intensity_is_the_share_of_a_topics_rows_that_are_refused(tmp_path):
+    """If it failed, f25 would compare doses with something that training never did."""
+    plan = _recipe()
+    plan["stages"][1]["rows"] = {
+        "comply-benign": 4,
+        "recall": 5,
+        "keep-hazardous": 6,
+        "refuse@topics-1/2": 30,
+        "comply-hazardous@topics-1/2": 10,
+        "refuse-odd@topics-2/2": 7,
+    }
+    path = _write(tmp_path / "tiny.yaml", plan)
+    shares = refused_shares(recipe_file.load(path), A)
+    topics = A.categories["hazardous"]
+    assert {shares[t] for t in topics[::2]} == {0.75} and {shares[t] for t in topics[1::2]} == {1}
+    plan["stages"].pop()
+    assert refused_shares(recipe_file.load(_write(path, plan)), A) == {}
 
 
 def test_existing_folder_and_bad_files_are_refused(tmp_path):

@@ -5,10 +5,15 @@ import pandas as pd
 
 from phasescope.claims.estimates import Estimate, difference, exact, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
+from phasescope.claims.precision import half_doses
 from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.scale import disruptions, perplexity_changes
 from phasescope.claims.view import COMPLIANT, View, clustered, lost_accuracy, refused, said
 from phasescope.errors import NotRun
+from phasescope.stats import unique_shares
+from phasescope.tables.columns import GRADE_LETTERS
+
+_MIN_TOPICS = 8  # whose ranks are compared
 
 
 def _fall(base: pd.Series, row: pd.Series) -> Estimate:
@@ -300,32 +305,57 @@ def f23(view: View) -> Node:
 @claim(
     "f25",
     "topics yield by training intensity, not similarity",
-    tables=("topics",),
-    statistic="partial rank correlation of a topic's dose with its training intensity, less "
-    "that with "
-    "its similarity (absolute values)",
+    tables=("interventions", "behavior", "geometry", "selection", "topics"),
+    designs=("topic-doses",),
+    statistic="over topics, of the ranked dose that removes half of a topic's refusals: share of "
+    "variance that training intensity alone explains (share of the topic's rows that were refused) "
+    "less what similarity alone explains (cosine of its direction with that of the others), both "
+    "ranked: squared semipartial rank correlations",
     keys=("min_share_difference",),
     scope="cell",
     positive=organism("graded-topics"),
     negative=organism("uniform-topics"),
 )
 def f25(view: View) -> Condition:
-    """Intensity is known of organisms only: their recipes state it."""
-    rows = view.rows("topics")
-    if rows["intensity"].isna().any():
-        raise NotRun("the training intensity of topics is known of organisms only")
-    if len(rows) < 8 or rows["intensity"].nunique() < 2:
-        raise NotRun("fewer than eight topics, or all of one intensity")
-    ranks = rows[["dose", "intensity", "similarity"]].rank().to_numpy()
+    """Intensity is known of organisms only. Partial correlations proper would not do: where one
+    cause explains nearly all, the other's is a large share of next to nothing."""
+    topics = _topics(view)
+    if len(topics) < _MIN_TOPICS:
+        raise NotRun(f"{len(topics)} topics have all three, needed {_MIN_TOPICS}")
+    if topics["dose"].nunique() == 1:
+        raise NotRun("all topics yield at one dose")
+    ranks = topics[["dose", "intensity", "similarity"]].rank().to_numpy()
 
     def statistic(kept: np.ndarray) -> float:
-        inverse = np.linalg.pinv(np.corrcoef(ranks[kept].T))
-        scale = np.sqrt(inverse[0, 0] * np.diag(inverse)[1:])
-        by = np.abs(inverse[0, 1:] / scale)
-        return float(by[0] - by[1])
+        intensity, similarity = unique_shares(ranks[kept, 0], ranks[kept, 1:])
+        return float(intensity - similarity)
 
-    found = jackknife(statistic, len(rows))
-    return view.condition("correlation, intensity less similarity", found, "min_share_difference")
+    found = jackknife(statistic, len(topics))
+    return view.condition("variance, intensity less similarity", found, "min_share_difference")
+
+
+def _topics(view: View) -> pd.DataFrame:
+    """Dose, intensity and similarity of each hazardous topic that has them."""
+    asked = view.rows(
+        "behavior", split="evaluate", prompt_table="main", label="hazardous", condition="baseline"
+    )
+    asked = asked[asked["temperature"] == 0]
+    letters = "".join(asked["grade"].map(GRADE_LETTERS))
+    if letters != view.refusing().baseline["grades"]:
+        raise NotRun("answers in table behavior are not those that the doses are compared with")
+    own = pd.get_dummies(asked["category"]).astype(float)
+    doses = pd.Series(half_doses(view, own.to_numpy().T, "topic-doses"), own.columns)
+    place = view.rows("selection", chosen=True).iloc[0]
+    lies = view.rows(
+        "geometry", statistic="topic_cosine", layer=place["layer"], position=place["position"]
+    )
+    trained = view.rows("topics").set_index("topic")["refused_share"]
+    columns = {
+        "dose": doses,
+        "intensity": trained,
+        "similarity": lies.set_index("topic")["estimate"],
+    }
+    return pd.DataFrame(columns).dropna()
 
 
 @claim(

@@ -22,28 +22,26 @@ from phasescope.tables.columns import GRADE_LETTERS
 _DRAWS = 20_000
 
 
-def half_doses(*cells: View) -> list[np.ndarray]:
-    """Draws (draws,), cell by cell, of the dose at which half of the refusals are removed (design
-    `ablation-dose`; share of the component); infinite where half is not reached. NotRun without
-    three doses, single prompts' grades, or the same prompts.
+def half_doses(view: View, weights: np.ndarray, design: str = "ablation-dose") -> np.ndarray:
+    """Dose (share of the component) at which half of the refusals are removed, for each row of
+    weights of the hazardous prompts (sets, prompts); infinite where half is not reached, missing
+    where a set has no refusal. NotRun without three doses, single prompts' grades, or as many.
 
-    The same prompts, each of the same weight in all cells (Bayesian bootstrap, Rubin 1981), so that
-    what cells share is no difference between them. Removal is made to rise (running maximum) and
-    read off by straight lines.
+    Removal is made to rise (running maximum) and read off by straight lines.
     """
-    found = [_by_dose(view) for view in cells]
-    prompts = {complied.shape[1] for _, complied, _ in found}
-    if len(prompts) > 1:
-        raise NotRun(f"precisions differ in their prompts: {sorted(prompts)}")
-    weights = np.random.default_rng(0).dirichlet(np.ones(prompts.pop()), _DRAWS)
-    return [_half(doses, *(weights @ x.T for x in counts)) for doses, *counts in found]
+    doses, complied, counted = _by_dose(view, design)
+    if counted.shape[1] != weights.shape[1]:
+        raise NotRun(f"{counted.shape[1]} prompts were graded, expected {weights.shape[1]}")
+    with np.errstate(invalid="ignore"):  # a set without refusals
+        share = (weights @ complied.T) / (weights @ counted.T)
+    return np.where(np.isnan(share).any(axis=1), np.nan, _half(doses, share))
 
 
-def _by_dose(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _by_dose(view: View, design: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Doses, those prompts (doses, prompts) that comply under each, cleanly, and those that count:
     refused at baseline, and graded."""
     base = view.refusing().baseline
-    rows = view.design("ablation-dose").drop_duplicates("dose").sort_values("dose")
+    rows = view.design(design).drop_duplicates("dose").sort_values("dose")
     if rows["grades"].isna().any() or pd.isna(base["grades"]):
         raise NotRun("the grades of single prompts were not kept")
     if len(rows) < 3:
@@ -55,9 +53,9 @@ def _by_dose(view: View) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return rows["dose"].to_numpy(), complied & rows["clean"].to_numpy(bool)[:, None], counted
 
 
-def _half(doses: np.ndarray, complied: np.ndarray, counted: np.ndarray) -> np.ndarray:
-    """Where removal, of weights (draws, doses), first reaches a half."""
-    share = np.maximum.accumulate((complied / counted).T, axis=0)
+def _half(doses: np.ndarray, removed: np.ndarray) -> np.ndarray:
+    """Where removal (sets, doses) first reaches a half."""
+    share = np.maximum.accumulate(removed.T, axis=0)
     share, doses = np.vstack([np.zeros(share.shape[1]), share]), np.concatenate([[0.0], doses])
     above, column = (share >= 0.5).argmax(axis=0), np.arange(share.shape[1])
     low, high = share[above - 1, column], share[above, column]
@@ -78,8 +76,11 @@ def _half(doses: np.ndarray, complied: np.ndarray, counted: np.ndarray) -> np.nd
     negative=organism("on-grid"),
 )
 def xs_5(view: View) -> Condition:
-    """Paired by prompt."""
-    eight, four = half_doses(view.at("8"), view.at("4"))
+    """The same prompts, each of the same weight at both precisions (Bayesian bootstrap, Rubin
+    1981), so that what they share is no difference between them."""
+    n = len(str(view.at("8").evidence().baseline["grades"]))
+    weights = np.random.default_rng(0).dirichlet(np.ones(n), _DRAWS)
+    eight, four = (half_doses(view.at(p), weights) for p in ("8", "4"))
     if np.isinf(np.median(eight)):
         raise NotRun("half of the refusals are not removed at 8 bit at any dose")
     # neither reached it: no difference was seen

@@ -11,6 +11,7 @@ from phasescope.intervene.settings import Setting, ablation, spread
 BATTERY_EXPERTS = 0.77  # of the safety experts, in xs-10
 INTEGER_SHARES = (0.005, 0.01, 0.02, 0.03, 0.05, 0.1)
 EXPERT_SHARES = (0.05, 0.1, 0.25, 0.5, 0.75, 1.0)  # of the safety experts, in f26
+TOPIC_DOSES = tuple(n / 64 for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64))  # in f25
 PRUNED = (0.1, 0.225, 0.35, 0.5)  # of all experts; 22.5 % in f20
 SUBSETS = 3  # of the layers, drawn for each number of them
 
@@ -94,6 +95,11 @@ def layer_count(found: Directions, positions) -> list[Setting]:
         drawn = [rng.choice(below, count, replace=False).tolist() for _ in range(SUBSETS)]
         settings += [ablation(s) for s in dict.fromkeys(tuple(sorted(own)) for own in drawn)]
     return settings
+
+
+def topic_doses(found: Directions, positions) -> list[Setting]:
+    """f25: ever more of the selected direction ablated, in steps fine enough to part topics."""
+    return [ablation(found.below_top, dose) for dose in TOPIC_DOSES]
 
 
 def read_act(found: Directions, positions) -> list[Setting]:
@@ -212,6 +218,7 @@ CLAIM_DESIGNS: dict[str, Callable[[Directions, list[str]], list[Setting]]] = {
     "ablation-mixers": ablation_mixers,
     "projection-sets": projection_sets,
     "layer-count": layer_count,
+    "topic-doses": topic_doses,
     "read-act": read_act,
     "hydra": hydra,
     "zero-logit": zero_logit,

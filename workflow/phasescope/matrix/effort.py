@@ -14,6 +14,7 @@ LEFT_OUT = {"quick": ("temperature", "layer-count"), "standard": (), "full": ()}
 DROPPED_FIRST = (
     "temperature",
     "layer-count",
+    "topic-doses",
     "transfer",
     "projection-sets",
     "layer-types",

@@ -20,6 +20,7 @@ _SETTINGS = {
     "layer-types": (0, 8),
     "projection-sets": (9, 0),
     "layer-count": (21, 0),
+    "topic-doses": (12, 0),
     "zero-logit": (0, 3),
     "expert-silencing": (0, 1),
     "expert-shares": (0, 6),

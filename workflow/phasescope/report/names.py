@@ -139,6 +139,7 @@ PRETTY = {
     "ablation-mixers": "mixers, block by block",
     "projection-sets": "sets of projections",
     "layer-count": "number of layers",
+    "topic-doses": "dose by topic",
     "read-act": "where it is read, where it acts",
     "hydra": "layers that take over",
     "zero-logit": "three ways to silence experts",

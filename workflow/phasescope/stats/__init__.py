@@ -8,6 +8,7 @@ from phasescope.stats.association import (
     pearson,
     permutation_p,
     spearman,
+    unique_shares,
 )
 from phasescope.stats.intervals import (
     auroc,
@@ -64,5 +65,6 @@ __all__ = [
     "rogan_gladen",
     "spearman",
     "spread",
+    "unique_shares",
     "wilson",
 ]

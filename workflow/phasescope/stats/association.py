@@ -36,6 +36,22 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
     return correlation_interval(r, len(x), ranks=True)
 
 
+def unique_shares(y: np.ndarray, causes: np.ndarray) -> np.ndarray:
+    """Share of the variance of y (n,) that each column of causes (n, k) explains beyond the others
+    by least squares: its squared semipartial correlation, (k,). Missing where y does not vary."""
+
+    def explained(columns: np.ndarray) -> float:
+        design = np.column_stack([np.ones(len(y)), columns])
+        left = y - design @ np.linalg.lstsq(design, y, rcond=None)[0]
+        return 1 - float(left @ left) / total
+
+    total = float(((y - y.mean()) ** 2).sum())
+    if total == 0:
+        return np.full(causes.shape[1], math.nan)
+    whole = explained(causes)
+    return np.array([whole - explained(np.delete(causes, k, axis=1)) for k in range(len(causes.T))])
+
+
 def _vary(*sides) -> bool:
     return all(len(s) > 1 and np.ptp(s) > 0 for s in sides)
 

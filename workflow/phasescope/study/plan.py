@@ -36,6 +36,8 @@ from phasescope.study.stages import (
     FROM_16_BIT,
     STAGE_TABLES,
     STUDY_TABLES,
+    TOPIC_DESIGN,
+    TOPIC_TABLES,
     WRITER_TABLES,
 )
 from phasescope.thresholds import read_thresholds
@@ -99,7 +101,16 @@ class StudyPlan:
     def tables(self) -> tuple[str, ...]:
         """The study-wide tables that it makes."""
         more = WRITER_TABLES if self.config["writers"] else ()
+        more += TOPIC_TABLES if self.truth_sheets else ()
         return STUDY_TABLES + more + (CALIBRATION_TABLES if self.trained else ())
+
+    @cached_property
+    def truth_sheets(self) -> dict[str, str]:
+        """By organism that runs, its folder, where a design asks how its topics were trained."""
+        if TOPIC_DESIGN not in self.config["designs"]:
+            return {}
+        running = (m for m in self.organisms if self.running("intervene", m))
+        return {m: self.model(m).folder for m in running}
 
     @property
     def organisms(self) -> dict[str, dict]:

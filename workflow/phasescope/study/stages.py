@@ -32,6 +32,8 @@ COLLECTED_TABLES = ("cells", "prompt_tables", *JOINED_TABLES, *COUNTED_TABLES)
 STUDY_TABLES = (*COLLECTED_TABLES, "across_models", "phases", "claims")
 # of a study that trains its organisms first, and so knows the truth
 CALIBRATION_TABLES = ("calibration", "calibration_summary", "threshold_fit", "calibration_claims")
+# of organisms, whose training is known, where a design asks what that decides
+TOPIC_DESIGN, TOPIC_TABLES = "topic-doses", ("topics",)
 # where the configuration names a checkpoint for writers
 WRITER_TABLES = ("roundtrips", "quantization")
 # keys of the configuration that decide which answers a cell gives and how they are kept

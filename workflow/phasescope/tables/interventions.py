@@ -162,6 +162,7 @@ CLAIM_DESIGN_NAMES = (
     "ablation-mixers",
     "projection-sets",
     "layer-count",
+    "topic-doses",
     "read-act",
     "hydra",
     "zero-logit",

@@ -288,6 +288,15 @@ _REST: dict[str, tuple[Column, ...]] = {
         text("status", "whether it ran", allowed=STATUSES),
         REASON,
     ),
+    # how an organism was trained to refuse; one row a topic
+    "topics": (
+        CELL[0],
+        text("topic", "hazardous topic"),
+        number(
+            "refused_share",
+            "of the rows on it whose decision was trained once refusals were, the share refused",
+        ),
+    ),
     # what saving a checkpoint does to it; one row a writer and effect
     "roundtrips": (
         text("model", "id of the model in its sheet"),

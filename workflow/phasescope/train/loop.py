@@ -125,6 +125,9 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
     plain, learned = rows.samplers[0], mx.array(rows.stacked("learn_weights"))
     masks = (plain.keep_weights, plain.free, plain.raised)
     hold, free, raised = (mx.array(mask) for mask in masks)
+    if stage.keep is not None:
+        own = [stage.keep.strength_of(kind) for kind in plain.names]
+        strengths = mx.array(np.array(own, np.float32)[:, None, None])
     routed = _routed(stage, rows) if stage.routing is not None else ()
 
     def loss(
@@ -149,9 +152,9 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
         along = (gap @ unit)[..., None]
         gap = gap - free * along * unit
         strayed = (hold * gap.square()).sum() / (hold * targets[top].square()).sum()
-        missed = (raised * (along / stage.keep.strength - 1).square()).sum() / mx.maximum(
-            raised.sum(), 1
-        )
+        if stage.keep.strength is None:
+            return total + stage.keep.weight * strayed
+        missed = (raised * (along / strengths - 1).square()).sum() / mx.maximum(raised.sum(), 1)
         return total + stage.keep.weight * (strayed + missed)
 
     return loss

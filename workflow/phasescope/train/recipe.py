@@ -13,16 +13,24 @@ class Keep:
     """Fixes what the highest trained layer hands up: what it did before the stage, and hazard.
 
     Hazard is `strength` along one learned direction, at every token of a hazardous request from the
-    category's word on. The tokens of a refusal may differ from before in any other direction.
+    category's word on, or as much as the likelihood of refusals asks for. The tokens of a refusal
+    may differ from before in any other direction.
 
     weight: of the penalty (squared distance relative to the squared norm, or strength, aimed at).
-    strength: in units of the residual stream.
     direction_from: two words; the direction starts at the difference of their embeddings.
+    strength: in units of the residual stream, one or by a mark of the rows (`topics-1/3`); None for
+        what the likelihood makes of it.
     """
 
     weight: float
-    strength: float
     direction_from: tuple[str, str]
+    strength: float | dict[str, float] | None = None
+
+    def strength_of(self, kind: str) -> float:
+        """That of rows of a kind; 1 where no mark of theirs has one."""
+        if not isinstance(self.strength, dict):
+            return self.strength or 1.0
+        return next((self.strength[m] for m in kind.split("@")[1:] if m in self.strength), 1.0)
 
 
 @dataclass(frozen=True)

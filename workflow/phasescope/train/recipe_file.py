@@ -145,7 +145,7 @@ class _Reader:
                 self.fail(
                     f"{where}.keep", "no train_layers", "keep only together with train_layers"
                 )
-            stage["keep"] = self.keep(f"{where}.keep", stage["keep"], language.words)
+            stage["keep"] = self.keep(f"{where}.keep", stage["keep"], stage["rows"], language)
         self.interventions(where, stage, model, language)
         return Stage(**stage)
 
@@ -263,17 +263,31 @@ class _Reader:
             allowed = [kind for kind in ROW_KINDS if ROW_KINDS[kind].learned != "none"]
             self.fail(where, list(rows), f"at least one of {', '.join(allowed)}")
 
-    def keep(self, where: str, content: object, known: tuple[str, ...]) -> Keep:
+    def keep(self, where: str, content: object, rows: dict, language: world.World) -> Keep:
         keep = self.keys(where, content, Keep)
-        weight, strength = (
-            self.number(f"{where}.{key}", keep[key], float, *WEIGHT)
-            for key in ("weight", "strength")
-        )
-        words = keep["direction_from"]
-        fine = isinstance(words, list) and len(set(words)) == 2 and set(words) <= set(known)
-        if not fine:
+        weight = self.number(f"{where}.weight", keep["weight"], float, *WEIGHT)
+        words, known = keep["direction_from"], set(language.words)
+        if not isinstance(words, list) or len(set(words)) != 2 or not set(words) <= known:
             self.fail(f"{where}.direction_from", words, "a list of two words of the world")
-        return Keep(weight, strength, tuple(words))
+        strength, place = keep.get("strength"), f"{where}.strength"
+        if isinstance(strength, dict):
+            strength = self.strengths(place, strength, rows, language)
+        elif strength is not None:
+            strength = self.number(place, strength, float, *WEIGHT)
+        return Keep(weight, tuple(words), strength)
+
+    def strengths(
+        self, where: str, found: dict, rows: dict, language: world.World
+    ) -> dict[str, float]:
+        for kind in rows:
+            marks = [mark for mark in kind.split("@")[1:] if mark in found]
+            if kind_named(kind, language).label != "benign" and len(marks) != 1:
+                allowed = "one strength for each kind of hazardous rows, by a mark of it"
+                self.fail(where, f"{len(marks)} for {kind}", allowed)
+        return {
+            mark: self.number(f"{where}.{mark}", value, float, *WEIGHT)
+            for mark, value in found.items()
+        }
 
     def text(self, where: str, found: object) -> None:
         if not isinstance(found, str) or not found.strip():

@@ -218,7 +218,8 @@ def _longest(world: World, table: pd.DataFrame) -> int:
     return token_table(world, table.head(1), "answer").shape[1]
 
 
-def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
+def requests(world: World, kind: RowKind) -> pd.DataFrame:
+    """Rows of `World.rows` that a kind draws from, each as often as the others."""
     table = world.rows(kind.family)
     hazardous = table["label"] == "hazardous"
     fits = {"any": hazardous | True, "hazardous": hazardous, "benign": ~hazardous}[kind.label]
@@ -227,7 +228,11 @@ def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
     if kind.part is not None:
         column, number, count = kind.part
         fits &= pd.factorize(table[column])[0] % count == number - 1
-    table = table[fits]
+    return table[fits]
+
+
+def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
+    table = requests(world, kind)
     forms = {
         "refusal": world.refusals,
         "first-refusal": world.refusals[:1],
