@@ -14,6 +14,28 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="phasescope-tests-")
 
 
 @pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """Path of the page of a synthetic study, by a name: built once a run, by the process of xdist
+    that asks first; the tables lie beside it."""
+    from filelock import FileLock
+
+    from phasescope.report import build
+
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "pages"
+    shared.mkdir(exist_ok=True)
+
+    def page(name, study):
+        path = shared / name / "index.html"
+        with FileLock(shared / f"{name}.lock"):
+            if not path.is_file():
+                build(study().write(path.parent), path)
+        return path
+
+    return page
+
+
+@pytest.fixture(scope="session")
 def browser():
     """A headless Chromium (selenium): `get`, `save_screenshot`, `get_log("browser")`.
 

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from phasescope.report import build
-
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from synthetic_study import HOSTILE, SyntheticStudy, demo, frontier
 
@@ -57,18 +55,16 @@ STUDIES = {
 class Pages(dict):
     """Paths of pages by the name of their study, built when they are asked for."""
 
-    def __init__(self, folder):
-        self.folder = folder
+    def __init__(self, built):
+        self.built = built
 
     def __missing__(self, name):
-        path = self.folder(name) / "index.html"
-        build(STUDIES[name]().write(path.parent), path)
-        return self.setdefault(name, path)
+        return self.setdefault(name, self.built(name, STUDIES[name]))
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory):
-    return Pages(tmp_path_factory.mktemp)
+def pages(built):
+    return Pages(built)
 
 
 class Reader:

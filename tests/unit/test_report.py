@@ -87,17 +87,21 @@ class Page(HTMLParser):
 def page_of(study, folder):
     folder.mkdir(parents=True, exist_ok=True)
     build(study.write(folder), folder / "report" / "index.html")
-    return Page((folder / "report" / "index.html").read_text(encoding="utf-8"))
+    return read(folder / "report" / "index.html")
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
-    return page_of(demo(keep_text=True), tmp_path_factory.mktemp("demo"))
+def small(built):
+    return read(built("demo", lambda: demo(keep_text=True)))
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    return page_of(frontier(), tmp_path_factory.mktemp("frontier"))
+def large(built):
+    return read(built("frontier", frontier))
 
 
 @pytest.fixture(scope="module")
