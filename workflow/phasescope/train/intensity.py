@@ -2,19 +2,20 @@
 
 from collections import Counter
 
-from phasescope.train.recipe import Recipe, Stage
+from phasescope.train.recipe import Recipe
 from phasescope.train.rows import RowKind, kind_named, requests
 from phasescope.world import World
 
 
 def refused_shares(plan: Recipe, world: World) -> dict[str, float]:
     """By hazardous topic: of the rows on it whose decision a recipe trains once it trains refusals,
-    the share that is refused, as expected; nothing where it trains none. Rows of conditions count
-    by the share of them that is trained."""
+    the share that is refused, as expected; nothing where it trains none. Rows that are run under an
+    intervention do not count."""
     shown: Counter[str] = Counter()
     refused: Counter[str] = Counter()
     for stage in plan.stages:
-        decided = _decided(stage, world)
+        kinds = [(kind_named(name, world), count) for name, count in stage.rows.items()]
+        decided = [(kind, n) for kind, n in kinds if kind.learned not in ("known", "none")]
         if not any(_refuses(kind) for kind, _ in decided):
             continue
         for kind, count in decided:
@@ -25,13 +26,6 @@ def refused_shares(plan: Recipe, world: World) -> dict[str, float]:
                 shown[topic] += rows
                 refused[topic] += rows * _refuses(kind)
     return {topic: round(refused[topic] / rows, 4) for topic, rows in sorted(shown.items())}
-
-
-def _decided(stage: Stage, world: World) -> list[tuple[RowKind, float]]:
-    """Kinds of rows whose decision a stage trains, and how many of each a batch has."""
-    batches = [(stage.rows, 1.0), *((c.rows, stage.pressure) for c in stage.conditions)]
-    kinds = [(kind_named(n, world), c * share) for rows, share in batches for n, c in rows.items()]
-    return [(kind, count) for kind, count in kinds if kind.learned not in ("known", "none")]
 
 
 def _refuses(kind: RowKind) -> bool:
