@@ -18,11 +18,14 @@ class Keep:
     weight: of the penalty (squared distance relative to the squared norm, or strength, aimed at).
     strength: in units of the residual stream.
     direction_from: two words; the direction starts at the difference of their embeddings.
+    every_layer: whether every trained layer is held so, each with a direction of its own, at right
+        angles to all others; those below the highest start at random.
     """
 
     weight: float
     strength: float
     direction_from: tuple[str, str]
+    every_layer: bool = False
 
 
 @dataclass(frozen=True)

@@ -273,7 +273,10 @@ class _Reader:
         fine = isinstance(words, list) and len(set(words)) == 2 and set(words) <= set(known)
         if not fine:
             self.fail(f"{where}.direction_from", words, "a list of two words of the world")
-        return Keep(weight, strength, tuple(words))
+        every = keep.get("every_layer", False)
+        if not isinstance(every, bool):
+            self.fail(f"{where}.every_layer", every, "true or false")
+        return Keep(weight, strength, tuple(words), every)
 
     def text(self, where: str, found: object) -> None:
         if not isinstance(found, str) or not found.strip():
