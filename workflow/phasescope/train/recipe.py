@@ -37,6 +37,7 @@ class Condition:
     ranks: numbers of directions, of which a row draws one.
     experts: numbers of masked experts a layer, of which a row draws one.
     some_layers: share of the rows that are run under it in a random half of the layers only.
+    layers: numbers of layers, of which a row draws one, and as many layers; empty for all.
     positions: where the directions are read, `directions.POSITIONS`, of which a row draws one;
         None for all that the world has.
     """
@@ -46,6 +47,7 @@ class Condition:
     ranks: tuple[int, ...] = (1,)
     experts: tuple[int, ...] = (2,)
     some_layers: float = 0.0
+    layers: tuple[int, ...] = ()
     positions: tuple[str, ...] | None = None
 
 

@@ -203,7 +203,11 @@ class _Reader:
                 self.fail(f"{where}.interventions", name, f"{', '.join(known)}, joined by +")
         condition["interventions"] = tuple(names)
         self.rows(f"{where}.rows", condition["rows"], language)
-        largest = {"ranks": model["hidden_size"] // 2, "experts": max(experts - 2, 1)}
+        largest = {
+            "ranks": model["hidden_size"] // 2,
+            "experts": max(experts - 2, 1),
+            "layers": model["num_hidden_layers"] - 1,
+        }
         for key, most in largest.items():
             if key in condition:
                 condition[key] = self.numbers(f"{where}.{key}", condition[key], 1, most)
