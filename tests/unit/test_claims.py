@@ -327,8 +327,8 @@ def test_a_verdict_counts_only_under_its_controls():
 
 def test_what_nobody_can_plant_stays_uncalibrated():
     """Nothing shows that the test would find it."""
-    found = {"claim": "f09", "model": "m", "verdict": "supported", "reason": None}
-    kept = published([found], lines("f09", (5, 5), (5, 5)))
+    found = {"claim": "f12", "model": "m", "verdict": "supported", "reason": None}
+    kept = published([found], lines("f12", (5, 5), (5, 5)))
     assert kept["verdict"] == "uncalibrated" and "no plant known" in kept["reason"]
 
 
