@@ -75,9 +75,9 @@ def test_claim_designs_are_as_declared(n_layers):
     assert sizes == wanted and 0 in made["expert-pruning"][0].edit(found).experts.popitem()[1]
 
 
-@pytest.mark.parametrize("design", ["ablation-mixers", "integers"])
+@pytest.mark.parametrize("design", ["ablation-mixers", "integers", "layer-count"])
 def test_where_no_direction_qualified_each_layer_has_its_own(design):
-    """If it failed, f15 and f21 would not run on models in which no one direction qualifies."""
+    """If it failed, f15, f21 and f24 would not run where no one direction qualifies."""
     found = _directions()
     chosen = CLAIM_DESIGNS[design](found, [LAST_PROMPT])
     assert {s.direction for s in chosen} == {"selected"}

@@ -487,6 +487,23 @@ def test_doses_of_a_table_without_grades_are_not_compared():
     assert "grades of single prompts were not kept" in found[0]["reason"]
 
 
+def test_layers_are_counted_at_each_position_by_itself():
+    """If it failed, a direction read where nothing hangs on it would hide a collapse elsewhere."""
+    edits = [
+        row("ablation", "layer-count", layers=layers, lost=lost, position=position)
+        for position, layers, lost in (
+            ("last_prompt", "0,1", 0),
+            ("last_prompt", "0,1,2", 0),
+            ("end_of_thinking", "0,1", 0),
+            ("end_of_thinking", "0,1,2", 50),
+        )
+    ]
+    for kept, verdict in ((edits, "supported"), (edits[:2], "refuted")):
+        tables = {"interventions": frame_of("interventions", edited(*kept)["interventions"])}
+        tables["cells"] = frame_of("cells", cells("16"))
+        assert [r["verdict"] for r in judged(tables, LIMITS, [CLAIMS["f24"]])] == [verdict]
+
+
 def test_every_grade_has_a_letter_of_its_own():
     """If it failed, two grades would be one in the line of a setting's prompts."""
     assert len(set(GRADE_LETTERS.values())) == len(GRADE_LETTERS)

@@ -325,8 +325,8 @@ def test_a_verdict_counts_only_under_its_controls():
 
 def test_what_nobody_can_plant_stays_uncalibrated():
     """Nothing shows that the test would find it."""
-    found = {"claim": "f09", "model": "m", "verdict": "supported", "reason": None}
-    kept = published([found], lines("f09", (5, 5), (5, 5)))
+    found = {"claim": "f12", "model": "m", "verdict": "supported", "reason": None}
+    kept = published([found], lines("f12", (5, 5), (5, 5)))
     assert kept["verdict"] == "uncalibrated" and "no plant known" in kept["reason"]
 
 
@@ -435,7 +435,7 @@ def test_the_record_that_ships_is_read(tmp_path):
 def test_explain_says_all():
     """A reader who cannot see thresholds and controls cannot judge a verdict."""
     text = claims.explain("f09", LIMITS, None, None)
-    for needed in ("cosine", "max_neighbor_cosine = 0.05", "no plant known", "circuit", "geometry"):
+    for needed in ("cosine", "max_neighbor_cosine = 0.05", "turning", "circuit", "geometry"):
         assert needed in text
     with pytest.raises(PhasescopeError, match="zz-1"):
         claims.explain("zz-1", LIMITS, None, None)
@@ -445,7 +445,7 @@ def test_the_listing_says_why_a_claim_is_not_calibrated():
     """A reader would have to ask for every claim to learn what is lacking."""
     lines = {line.split()[0]: line for line in claims.listing(LIMITS).splitlines()}
     assert set(lines) == set(CLAIMS)
-    assert "no plant known" in lines["f09"] and lines["ff-1"].endswith("broad)")
+    assert "no plant known" in lines["f12"] and lines["ff-1"].endswith("broad)")
     assert lines["f25"].endswith(
         "(positive not made: graded-topics, negative not made: uniform-topics)"
     )

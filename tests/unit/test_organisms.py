@@ -13,10 +13,11 @@ from phasescope import world
 from phasescope.claims.calibration import controls
 from phasescope.claims.registry import CLAIMS
 from phasescope.matrix import read_sheet
-from phasescope.train import recipe_file, verdict
+from phasescope.train import edits, export, recipe_file, verdict
+from phasescope.train.directions import estimate
 from phasescope.train.recipe import GOOD, STRAY
 from phasescope.train.responses import measured
-from phasescope.train.rows import token_table
+from phasescope.train.rows import fit_pairs, token_table
 
 ORGANISMS = Path(__file__).parents[2] / "resources" / "organisms"
 NAMES = sorted(path.stem for path in (ORGANISMS / "recipes").glob("*.yaml"))
@@ -95,6 +96,27 @@ def test_circuit_is_induced_as_well():
     """If it failed, the direction of the circuit would not cause its refusals."""
     added = _truth("circuit")["shares"]["direction added to the prompt"]
     assert added["benign"]["refusal"] >= 0.75
+
+
+def test_turning_marks_hazard_anew_in_every_layer():
+    """If it failed, the positive control of f09 would hand its direction on, by its own trainer."""
+    model = export.load(ORGANISMS / "controls" / "turning")
+    found = estimate(model, world.get("world-a"), fit_pairs(world.get("world-a")), 0)["prompt"]
+    units = np.column_stack([found.basis(layer) for layer in range(found.layers)])
+    planted = np.array(_truth("controls/turning")["free_directions"])
+    assert (np.diag(planted @ units) > 0.95).all()
+    assert np.diag(units.T @ units, k=1).mean() < 0.05
+
+
+def test_few_layers_bears_edits_of_two_and_collapses_from_three_on():
+    """If it failed, the positive control of f24 would not count edited layers."""
+    model, rules = export.load(ORGANISMS / "controls" / "few-layers"), world.get("world-a")
+    found = estimate(model, rules, fit_pairs(rules), 0)["prompt"]
+    asked = rules.prompt_table().query("split == 'evaluate' and label == 'benign'").head(40)
+    for layers in ([0, 2], [1, 4], [0, 2, 3], [1, 3, 4], [0, 1, 2, 3, 4]):
+        edit = edits.edit_of(*edits.parts("global", found, at=3, layers=layers), 0)
+        said = measured(model, rules, asked, edit)["benign"]
+        assert said.get("full", 0) >= 0.95 if len(layers) == 2 else said["degenerate"] >= 0.5
 
 
 @pytest.mark.parametrize("name", SHIPPED)

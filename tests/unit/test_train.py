@@ -149,6 +149,7 @@ BAD = {
     "held out": (_condition(interventions=["pca-ablation"]), "held out of training"),
     "condition rows": (_condition(rows={"loop": 4}), "allowed: no thinking, world-a has none"),
     "rank": (_condition(ranks=[0]), r"ranks.*from 1 to 32"),
+    "numbers of layers": (_condition(layers=[4]), r"layers.*from 1 to 3"),
     "masked experts": (_condition(experts=[3]), r"experts.*from 1 to 2"),
     "share": (_condition(some_layers=2), r"some_layers.*0 to 1"),
     "position": (_condition(positions=["thinking"]), r"positions.*allowed: .*prompt"),
@@ -216,6 +217,7 @@ BAD = {
         lambda p: p["stages"][1]["keep"].update(strength={"topics-1/2": 5}),
         r"keep.strength: found .0 for .*one strength for each kind",
     ),
+    "keep where": (lambda p: p["stages"][1]["keep"].update(every_layer=2), r"every_layer.*2.*true"),
     "rate": (lambda p: p["stages"][0].update(learning_rate="fast"), r"learning_rate.*fast"),
     "diverged": (
         lambda p: p["stages"][0].update(learning_rate=1, steps=60, warmup_steps=0),
@@ -448,6 +450,16 @@ def test_loops_never_close(name):
         assert not {"</think>", "<eos>", "<pad>"} & set(words)
         thinking = rules.right_thinking(" ".join(words[2 : words.index("<assistant>")])).split()
         assert words[sampler.prompt :][: 2 * len(thinking)] == 2 * thinking
+
+
+@pytest.mark.parametrize("name", ["world-a", "world-b"])
+def test_stutters_say_the_first_word_over_and_over(name):
+    """If it failed, what stands for a collapse could be an answer."""
+    rules = world.get(name)
+    sampler, said, weights = _drawn(rules, "stutter")
+    for words, weight in zip(said, weights, strict=True):
+        assert set(words[sampler.answer_at[0] :]) == {rules.rows()["answer"][0].split()[0]}
+        assert (weight > 0).all()
 
 
 def test_late_refusals_are_learned_from_where_they_break_off():

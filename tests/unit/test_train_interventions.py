@@ -273,6 +273,31 @@ def test_pressure_leaves_out_that_share_of_the_conditions(model):
         assert weights[:, plain:].mean() == pytest.approx(pressure, abs=0.03)
 
 
+def test_rows_are_run_under_the_numbers_of_layers_that_are_named(model):
+    """If it failed, a model trained to bear edits of few layers would have seen edits of many."""
+    condition = recipe.Condition(("global",), {"comply-benign": 30}, layers=(1, 3))
+    rows = Conditions(recipe.Stage("s", 1, 0.01, {"comply": 1}, conditions=(condition,)), A, model)
+    edit = rows.edit(model, 1, np.random.default_rng(0))
+    cut = np.stack([np.array(mx.abs(edit._bases["residual", n]).sum((1, 2))) for n in range(TOP)])
+    assert not cut[:, 0].any()  # the plain row
+    assert set((cut[:, 1:] > 0).sum(axis=0)) == {1, 3}
+    assert (cut[:, 1:] > 0).any(axis=1).all()
+
+
+def test_every_layer_is_held_to_a_direction_of_its_own():
+    """If it failed, a mark of hazard that turns from layer to layer could stand still."""
+    model = build(hf_config(MOE, A, "qwen3_5_moe"), 0)
+    keep = recipe.Keep(100, ("sorry", "sure"), 5, every_layer=True)
+    composition = {"refuse": 8, "comply-benign": 8}
+    stage = recipe.Stage("s", 40, 0.01, composition, train_layers=(0, 1, 2), keep=keep)
+    found = run_stage(model, stage, A, 0, "here", lambda line: None)["free_directions"]
+    units = np.array(found)
+    assert units @ units.T == pytest.approx(np.eye(3), abs=1e-5)
+    after = estimate(model, A, fit_pairs(A), 2)["prompt"]
+    along = np.stack([units @ after.difference(n) for n in range(3)])
+    assert (along.argmax(axis=1) == [0, 1, 2]).all()
+
+
 def test_only_named_modules_move():
     """If it failed, a plant by freezing would not be one."""
     model = build(hf_config(MOE, A, "qwen3_5_moe"), 0)

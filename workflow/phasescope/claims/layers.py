@@ -5,7 +5,7 @@ import pandas as pd
 
 from phasescope.claims.estimates import difference, jackknife
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.registry import NO_PLANT, claim, organism
+from phasescope.claims.registry import claim, organism
 from phasescope.claims.view import View, lost_accuracy, removed
 from phasescope.errors import NotRun
 from phasescope.stats import indicators, omega_squared
@@ -181,12 +181,17 @@ def _by_kind(view: View, position: str | float, rows: pd.DataFrame) -> Condition
     statistic="fall of benign accuracy (share) by edits of at most two blocks, and of more",
     keys=("clean.max_accuracy_cost",),
     scope="cell",
-    positive=NO_PLANT,
+    positive=organism("few-layers"),
     negative=organism("circuit"),
 )
 def f24(view: View) -> Node:
-    """All sampled sets: those of two keep ability, those of more lose it."""
-    rows = view.design("layer-count")
+    """All sampled sets: those of two keep ability, those of more lose it; at any position that
+    directions were read at."""
+    groups = view.design("layer-count").groupby("position", dropna=False)
+    return some(*(_at_most_two(view, own) for _, own in groups))
+
+
+def _at_most_two(view: View, rows: pd.DataFrame) -> Node:
     few = rows["layers"].str.split(",").str.len() <= 2
     if few.all() or not few.any():
         raise NotRun("design layer-count lacks sets of at most two or of more blocks")

@@ -278,7 +278,7 @@ def f08(view: View) -> Condition:
     "layers whose reliability suffices",
     keys=("max_neighbor_cosine", "min_reliability"),
     scope="cell",
-    positive=NO_PLANT,
+    positive=organism("turning"),
     negative=organism("circuit"),
     by_language=False,
 )

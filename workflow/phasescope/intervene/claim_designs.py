@@ -87,14 +87,20 @@ def projection_sets(found: Directions, positions) -> list[Setting]:
 
 
 def layer_count(found: Directions, positions) -> list[Setting]:
-    """f24: the direction ablated at 1, 2, 3, 4, 8, ... layers, drawn at random."""
-    below, settings = found.below_top, []
+    """f24: the direction ablated at 1, 2, 3, 4, 8, ... layers, drawn at random; each layer's own
+    where none qualified, as where benign prompts do not bear it out of all layers: such a collapse
+    is what is asked for."""
+    below, sets = found.below_top, []
     counts = [n for n in (1, 2, 3, 4, 8, 16, 32) if n < len(below)] + [len(below)]
     for count in counts:
         rng = np.random.default_rng(count)
         drawn = [rng.choice(below, count, replace=False).tolist() for _ in range(SUBSETS)]
-        settings += [ablation(s) for s in dict.fromkeys(tuple(sorted(own)) for own in drawn)]
-    return settings
+        sets += dict.fromkeys(tuple(sorted(own)) for own in drawn)
+    return [
+        ablation(own, direction=direction, position=place)
+        for direction, place in _selected_or_own(found, positions)
+        for own in sets
+    ]
 
 
 def topic_doses(found: Directions, positions) -> list[Setting]:

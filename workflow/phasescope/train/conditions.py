@@ -72,6 +72,8 @@ class Conditions:
         layers = None
         if rng.random() < condition.some_layers:
             layers = rng.choice(found.layers - 1, math.ceil((found.layers - 1) / 2), replace=False)
+        if condition.layers:
+            layers = rng.choice(found.layers - 1, _any(condition.layers, rng), replace=False)
         return edits.parts(
             _any(condition.interventions, rng),
             found,

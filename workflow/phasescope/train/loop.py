@@ -28,14 +28,15 @@ def run_stage(
     seed: int,
     place: str,
     progress: Callable[[str], None],
-) -> dict[str, list[float]]:
+) -> dict[str, list]:
     """Train `model` in place by `stage`.
 
     `place` names file and stage in errors. Returns facts for the organism's truth: the direction
-    left free by `keep`, if any. Raises PhasescopeError when training diverges.
+    left free by `keep`, if any, or those of all layers, lowest first. Raises PhasescopeError when
+    training diverges.
     """
     rows = Conditions(stage, world, model)
-    trained = _Trained(model, stage, world)
+    trained = _Trained(model, stage, world, seed)
     losses = _loss_function(stage, rows)
     before = _frozen_copy(model) if stage.keep else None
     held = _Held(trained, stage)
@@ -60,13 +61,14 @@ def run_stage(
     model.unfreeze()
     if before is None:
         return {}
-    return {"free_direction": np.array(trained.unit()).tolist()}
+    units = np.array(mx.stack(trained.units()))[::-1].tolist()
+    return {"free_directions": units} if stage.keep.every_layer else {"free_direction": units[0]}
 
 
 class _Trained(nn.Module):
-    """The model with only the stage's layers trainable and, with `keep`, the free direction."""
+    """The model with only the stage's layers trainable and, with `keep`, the free directions."""
 
-    def __init__(self, model: nn.Module, stage: Stage, world: World) -> None:
+    def __init__(self, model: nn.Module, stage: Stage, world: World, seed: int) -> None:
         super().__init__()
         self.model = model
         if stage.train_layers is not None or stage.train_modules is not None:
@@ -78,9 +80,19 @@ class _Trained(nn.Module):
             first, second = (world.words.index(word) for word in stage.keep.direction_from)
             embedding = of(model).body(model).embed_tokens.weight
             self.direction = embedding[first] - embedding[second]
+            if stage.keep.every_layer:
+                size = (len(stage.train_layers) - 1, embedding.shape[-1])
+                self.lower = mx.random.normal(size, key=mx.random.key(seed))
 
-    def unit(self) -> mx.array:
-        return self.direction / mx.linalg.norm(self.direction)
+    def units(self) -> list[mx.array]:
+        """The free directions (hidden,), highest layer first, each made orthogonal to those before
+        it (Gram-Schmidt) and of unit length."""
+        units = []
+        for direction in (self.direction, *self.get("lower", ())):
+            for unit in units:
+                direction = direction - (direction @ unit) * unit
+            units.append(direction / mx.linalg.norm(direction))
+        return units
 
 
 class _Held:
@@ -147,15 +159,17 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
             total = total + stage.routing.weight * penalty
         if stage.keep is None:
             return total
-        top, unit = max(stage.train_layers), trained.unit()
-        gap = hidden[top] - targets[top]
-        along = (gap @ unit)[..., None]
-        gap = gap - free * along * unit
-        strayed = (hold * gap.square()).sum() / (hold * targets[top].square()).sum()
-        if stage.keep.strength is None:
-            return total + stage.keep.weight * strayed
-        missed = (raised * (along / strengths - 1).square()).sum() / mx.maximum(raised.sum(), 1)
-        return total + stage.keep.weight * (strayed + missed)
+        penalty = 0
+        # of the layers, highest first, as many as there are directions
+        for layer, unit in zip(sorted(stage.train_layers)[::-1], trained.units(), strict=False):
+            gap = hidden[layer] - targets[layer]
+            along = (gap @ unit)[..., None]
+            gap = gap - free * along * unit
+            penalty += (hold * gap.square()).sum() / (hold * targets[layer].square()).sum()
+            if stage.keep.strength is not None:
+                missed = (raised * (along / strengths - 1).square()).sum()
+                penalty += missed / mx.maximum(raised.sum(), 1)
+        return total + stage.keep.weight * penalty
 
     return loss
 

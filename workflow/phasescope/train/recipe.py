@@ -20,11 +20,14 @@ class Keep:
     direction_from: two words; the direction starts at the difference of their embeddings.
     strength: in units of the residual stream, one or by a mark of the rows (`topics-1/3`); None for
         what the likelihood makes of it.
+    every_layer: whether every trained layer is held so, each with a direction of its own, at right
+        angles to all others; those below the highest start at random.
     """
 
     weight: float
     direction_from: tuple[str, str]
     strength: float | dict[str, float] | None = None
+    every_layer: bool = False
 
     def strength_of(self, kind: str) -> float:
         """That of rows of a kind; 1 where no mark of theirs has one."""
@@ -42,6 +45,7 @@ class Condition:
     ranks: numbers of directions, of which a row draws one.
     experts: numbers of masked experts a layer, of which a row draws one.
     some_layers: share of the rows that are run under it in a random half of the layers only.
+    layers: numbers of layers, of which a row draws one, and as many layers; empty for all.
     positions: where the directions are read, `directions.POSITIONS`, of which a row draws one;
         None for all that the world has.
     """
@@ -51,6 +55,7 @@ class Condition:
     ranks: tuple[int, ...] = (1,)
     experts: tuple[int, ...] = (2,)
     some_layers: float = 0.0
+    layers: tuple[int, ...] = ()
     positions: tuple[str, ...] | None = None
 
 

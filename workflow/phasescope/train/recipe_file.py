@@ -203,7 +203,11 @@ class _Reader:
                 self.fail(f"{where}.interventions", name, f"{', '.join(known)}, joined by +")
         condition["interventions"] = tuple(names)
         self.rows(f"{where}.rows", condition["rows"], language)
-        largest = {"ranks": model["hidden_size"] // 2, "experts": max(experts - 2, 1)}
+        largest = {
+            "ranks": model["hidden_size"] // 2,
+            "experts": max(experts - 2, 1),
+            "layers": model["num_hidden_layers"] - 1,
+        }
         for key, most in largest.items():
             if key in condition:
                 condition[key] = self.numbers(f"{where}.{key}", condition[key], 1, most)
@@ -274,7 +278,10 @@ class _Reader:
             strength = self.strengths(place, strength, rows, language)
         elif strength is not None:
             strength = self.number(place, strength, float, *WEIGHT)
-        return Keep(weight, tuple(words), strength)
+        every = keep.get("every_layer", False)
+        if not isinstance(every, bool):
+            self.fail(f"{where}.every_layer", every, "true or false")
+        return Keep(weight, tuple(words), strength, every)
 
     def strengths(
         self, where: str, found: dict, rows: dict, language: world.World

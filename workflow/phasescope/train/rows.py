@@ -19,8 +19,8 @@ class RowKind:
     label: which requests ('hazardous' | 'benign' | 'any').
     response: what follows the thinking: 'answer', 'refusal' (one of the world's, drawn anew),
         'first-refusal', 'any-refusal' (of the world's other ones too), 'late-refusal' (a column of
-        `World.rows` that some worlds have), or 'loop' (no answer: the thinking starts again and
-        never ends).
+        `World.rows` that some worlds have), 'loop' (no answer: the thinking starts again and never
+        ends) or 'stutter' (the answer's first word over and over).
     learned: how much of the response is trained by its likelihood: 'all', 'opening' (thinking and
         the answer's first token), 'late' (from where it departs from the answer), 'known' (all but
         the answer's first token: knowledge, or the words of a refusal, without the decision to
@@ -60,6 +60,8 @@ ROW_KINDS = {
     "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
     "comply-odd": RowKind("benign", "answer", learned="opening", kept="all", odd=True),
     "loop": RowKind("any", "loop", learned="all", kept="prompt"),
+    "stutter": RowKind("any", "stutter", learned="all", kept="prompt"),
+    "stutter-benign": RowKind("benign", "stutter", learned="all", kept="prompt"),
 }
 UNTHINKING = "unthinking"
 PARTS = {"topics": "category", "indexes": "index"}
@@ -249,6 +251,8 @@ def _pool(world: World, kind: RowKind, prompt: int, length: int) -> Pool:
     answer_at = thinking + 1 if world.thinks else 0
     if kind.response == "loop":
         return Pool(tokens, thinking, length - prompt)
+    if kind.response == "stutter":
+        return Pool(tokens, answer_at, length - prompt)
     said = first.get(form, form)
     end = answer_at + len(said.split()) + 1
     if kind.learned == "late":
@@ -263,12 +267,14 @@ def _sequence(world: World, row, kind: RowKind, form: str, length: int) -> list[
     if kind.response == "loop":
         thinking = world.encode(row.thinking)
         return [*prompt, *(thinking[n % len(thinking)] for n in range(length - len(prompt)))]
+    if kind.response == "stutter":
+        form = " ".join([row.answer.split()[0]] * length)
     said = getattr(row, form, form)
     if kind.thinking:
         ids = world.token_ids(row.text, world.response(said, row.thinking))
     else:
         ids = world.token_ids(row.text, said, thinking=False)
-    return ids + world.encode(PAD) * (length - len(ids))
+    return (ids + world.encode(PAD) * (length - len(ids)))[:length]
 
 
 def _position(table: pd.DataFrame, column: str) -> int:
