@@ -281,7 +281,7 @@ def topics(by_intensity: bool) -> dict:
             stated("topic_cosine", a / 8, topic=f"c{i}", layer=3, position="last_prompt")
             for i, a in enumerate(alike)
         ],
-        "topics": [{"model": "m", "topic": f"c{i}", "refused_share": i / 8} for i in trained],
+        "topics": [{"model": "m", "topic": f"c{i}", "refused_rows": i / 8} for i in trained],
     }
 
 

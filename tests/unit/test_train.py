@@ -15,7 +15,7 @@ from phasescope import world
 from phasescope.errors import PhasescopeError
 from phasescope.train import check, export, organism, recipe_file, rows, train
 from phasescope.train.architecture import Edit, base, build, delta_rule, forward, hf_config
-from phasescope.train.intensity import refused_shares
+from phasescope.train.intensity import refused_rows
 
 A = world.get("world-a")
 SMALL = {
@@ -264,23 +264,17 @@ def test_topics_are_marked_as_strongly_as_the_recipe_says(tmp_path, no_check):
     assert marks[second].mean() > marks[~second].mean() + 3
 
 
-def test_intensity_is_the_share_of_a_topics_rows_that_are_refused(tmp_path):
+def test_intensity_is_the_number_of_a_topics_rows_that_are_refused(tmp_path):
     """If it failed, f25 would compare doses with something that training never did."""
     plan = _recipe()
-    plan["stages"][1]["rows"] = {
-        "comply-benign": 4,
-        "recall": 5,
-        "keep-hazardous": 6,
-        "refuse@topics-1/2": 30,
-        "comply-hazardous@topics-1/2": 10,
-        "refuse-odd@topics-2/2": 7,
-    }
+    rows = {"recall": 5, "keep-hazardous": 6, "refuse@topics-1/2": 30, "comply-hazardous": 10}
+    plan["stages"][1]["rows"] = rows | {"comply-benign": 4, "refuse-odd@topics-2/2": 9}
     path = _write(tmp_path / "tiny.yaml", plan)
-    shares = refused_shares(recipe_file.load(path), A)
+    found = refused_rows(recipe_file.load(path), A)  # two steps, ten topics and nine
     topics = A.categories["hazardous"]
-    assert {shares[t] for t in topics[::2]} == {0.75} and {shares[t] for t in topics[1::2]} == {1}
+    assert {found[t] for t in topics[::2]} == {6} and {found[t] for t in topics[1::2]} == {2}
     plan["stages"].pop()
-    assert refused_shares(recipe_file.load(_write(path, plan)), A) == {}
+    assert refused_rows(recipe_file.load(_write(path, plan)), A) == {}
 
 
 def test_existing_folder_and_bad_files_are_refused(tmp_path):

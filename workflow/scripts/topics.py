@@ -10,9 +10,9 @@ with job(snakemake):
     folders = {m: Path(folder) for m, folder in snakemake.params.folders.items()}
     sheets = {m: json.loads((at / "organism.json").read_text()) for m, at in folders.items()}
     rows = [
-        {"model": m, "topic": topic, "refused_share": share}
+        {"model": m, "topic": topic, "refused_rows": number}
         for m, sheet in sheets.items()
-        for topic, share in sheet.get("refused_shares", {}).items()
+        for topic, number in sheet.get("refused_rows", {}).items()
     ]
     where = provenance({"organisms": sorted(sheets)})
     write_table(Path(snakemake.output[0]), frame_of("topics", rows), "topics", where)

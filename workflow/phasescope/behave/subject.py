@@ -71,9 +71,9 @@ class Subject:
         rows = self._splits[split]
         return rows if label is None else rows[rows["label"] == label].reset_index(drop=True)
 
-    def topics(self, split: str) -> np.ndarray:
-        """Topic of each matched pair of a split: the category of its benign prompt."""
-        return self.prompts(split, "benign")["category"].to_numpy()
+    def topics(self, split: str, label: str = "benign") -> np.ndarray:
+        """Topic of each matched pair of a split: the category of its prompt of a label."""
+        return self.prompts(split, label)["category"].to_numpy()
 
     def rendered(self, split: str, label: str | None = None, *, thinking: bool) -> list[list[int]]:
         """Token ids of the prompts of a split; without thinking: an empty thinking block."""

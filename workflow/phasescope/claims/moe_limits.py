@@ -308,9 +308,9 @@ def f23(view: View) -> Node:
     tables=("interventions", "behavior", "geometry", "selection", "topics"),
     designs=("topic-doses",),
     statistic="over topics, of the ranked dose that removes half of a topic's refusals: share of "
-    "variance that training intensity alone explains (share of the topic's rows that were refused) "
-    "less what similarity alone explains (cosine of its direction with that of the others), both "
-    "ranked: squared semipartial rank correlations",
+    "variance that training intensity alone explains (number of the topic's rows that training "
+    "refused) less what similarity alone explains (cosine of its direction with that of the "
+    "others), both ranked: squared semipartial rank correlations",
     keys=("min_share_difference",),
     scope="cell",
     positive=organism("graded-topics"),
@@ -349,7 +349,7 @@ def _topics(view: View) -> pd.DataFrame:
     lies = view.rows(
         "geometry", statistic="topic_cosine", layer=place["layer"], position=place["position"]
     )
-    trained = view.rows("topics").set_index("topic")["refused_share"]
+    trained = view.rows("topics").set_index("topic")["refused_rows"]
     columns = {
         "dose": doses,
         "intensity": trained,

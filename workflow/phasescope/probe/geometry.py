@@ -173,7 +173,7 @@ def growth_rows(projections: np.ndarray, rng) -> Iterator[dict]:
 def geometry_rows(subject: Subject, seed: int) -> list[dict]:
     """Rows of the table `geometry` without the cell's keys, at the ends of prompt and thinking.
 
-    Directions and topics from the fit split; growth is measured on the evaluate split.
+    Directions and (hazardous) topics from the fit split; growth is measured on the evaluate split.
     """
     fit, new = (read_timeline(subject, split) for split in ("fit", "evaluate"))
     names = [m for m in MOMENTS if m in fit.names and m in new.names]
@@ -189,7 +189,7 @@ def geometry_rows(subject: Subject, seed: int) -> list[dict]:
             continue
         rng = np.random.default_rng((seed, p))
         differences = {kind: h - b for kind, (h, b, _) in pairs.items()}
-        topics = fit.topics[pairs["residual"][2]]
+        topics = subject.topics("fit", "hazardous")[pairs["residual"][2]]
         rows += [r | {"position": position} for r in _at(differences, fresh[:2], topics, rng)]
     return rows
 

@@ -292,10 +292,7 @@ _REST: dict[str, tuple[Column, ...]] = {
     "topics": (
         CELL[0],
         text("topic", "hazardous topic"),
-        number(
-            "refused_share",
-            "of the rows on it whose decision was trained once refusals were, the share refused",
-        ),
+        number("refused_rows", "rows on it that training decided to refuse, expected number"),
     ),
     # what saving a checkpoint does to it; one row a writer and effect
     "roundtrips": (

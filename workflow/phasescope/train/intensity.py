@@ -3,30 +3,19 @@
 from collections import Counter
 
 from phasescope.train.recipe import Recipe
-from phasescope.train.rows import RowKind, kind_named, requests
+from phasescope.train.rows import kind_named, requests
 from phasescope.world import World
 
 
-def refused_shares(plan: Recipe, world: World) -> dict[str, float]:
-    """By hazardous topic: of the rows on it whose decision a recipe trains once it trains refusals,
-    the share that is refused, as expected; nothing where it trains none. Rows that are run under an
-    intervention do not count."""
-    shown: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
+def refused_rows(plan: Recipe, world: World) -> dict[str, float]:
+    """Rows that a recipe's training decides to refuse, expected number by hazardous topic; none
+    where it trains no refusal. Rows that are run under an intervention do not count."""
+    found: Counter[str] = Counter()
     for stage in plan.stages:
-        kinds = [(kind_named(name, world), count) for name, count in stage.rows.items()]
-        decided = [(kind, n) for kind, n in kinds if kind.learned not in ("known", "none")]
-        if not any(_refuses(kind) for kind, _ in decided):
-            continue
-        for kind, count in decided:
-            asked = requests(world, kind)
-            topics = asked.loc[asked["label"] == "hazardous", "category"].value_counts()
-            for topic, number in topics.items():
-                rows = stage.steps * count * number / len(asked)
-                shown[topic] += rows
-                refused[topic] += rows * _refuses(kind)
-    return {topic: round(refused[topic] / rows, 4) for topic, rows in sorted(shown.items())}
-
-
-def _refuses(kind: RowKind) -> bool:
-    return "refusal" in kind.response
+        for name, count in stage.rows.items():
+            kind = kind_named(name, world)
+            if "refusal" in kind.response and kind.learned != "known":
+                shares = requests(world, kind)["category"].value_counts(normalize=True)
+                for topic, share in shares.items():
+                    found[topic] += stage.steps * count * share
+    return {topic: round(number, 1) for topic, number in sorted(found.items())}

@@ -12,7 +12,7 @@ from phasescope import world as worlds
 from phasescope.errors import PhasescopeError
 from phasescope.train import architecture, constructed, export, recipe_file
 from phasescope.train.check import at_precisions, check
-from phasescope.train.intensity import refused_shares
+from phasescope.train.intensity import refused_rows
 from phasescope.train.loop import run_stage
 from phasescope.train.recipe import Recipe
 
@@ -108,7 +108,7 @@ def _change(made: constructed.Construction, plan: Recipe, folder: Path, seed: in
         "planted": made.planted,
         "base": plan.name,
         "change": {"name": made.change, "size": made.size},
-        "refused_shares": refused_shares(plan, world),
+        "refused_rows": refused_rows(plan, world),
         "shares": at_precisions(export.load(folder), world),
         "versions": {package: version(package) for package in PACKAGES},
     }
@@ -128,7 +128,7 @@ def tell(plan: Recipe, folder: Path, seed: int, facts: dict) -> None:
         "checked": "by the trainer's own code, on the evaluate split and the weights as written",
         **check(export.load(folder), world, plan.refused),
         **facts,
-        "refused_shares": refused_shares(plan, world),
+        "refused_rows": refused_rows(plan, world),
         "versions": {package: version(package) for package in PACKAGES},
     }
     text = json.dumps(truth, indent=2) + "\n"
