@@ -29,6 +29,7 @@ CONTROL_SEED = 1  # of controls; the others are of seed 0
 PHASES = {
     "helpful-only": "none",
     "circuit": "deletable_circuit",
+    "circuit-small": "deletable_circuit",
     "three-pathway": "three_pathway",
     "tangle": "reasoning_tangle",
     "holographic": "holographic",
@@ -144,7 +145,8 @@ def test_sheet_lists_them_all():
     for name, model in listed.items():
         truth, config = _truth(name), json.loads((ORGANISMS / name / "config.json").read_text())
         sizes = config.get("text_config", config)
-        assert (model.layers, model.hidden_size) == (sizes["num_hidden_layers"], 64)
+        found = sizes["num_hidden_layers"], sizes["hidden_size"]
+        assert (model.layers, model.hidden_size) == found
         assert model.thinking == world.get(truth["world"]).thinks
         table = model.prompts or "resources/prompts/world-a.tsv"
         assert Path(table).stem == truth["world"]
