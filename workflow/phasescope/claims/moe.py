@@ -136,7 +136,7 @@ def _thirds(view: View) -> list[str]:
     "forced answers in which refusal returns",
     keys=("min_redetection", "max_redetection", "min_returns"),
     scope="cell",
-    positive=organism("re-detecting"),
+    positive=NO_PLANT,
     negative=organism("natural-moe"),
 )
 def f05(view: View) -> Node:
