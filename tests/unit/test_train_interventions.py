@@ -287,7 +287,7 @@ def test_rows_are_run_under_the_numbers_of_layers_that_are_named(model):
 def test_every_layer_is_held_to_a_direction_of_its_own():
     """If it failed, a mark of hazard that turns from layer to layer could stand still."""
     model = build(hf_config(MOE, A, "qwen3_5_moe"), 0)
-    keep = recipe.Keep(100, ("sorry", "sure"), 5, every_layer=True)
+    keep = recipe.Keep(100, 5, ("sorry", "sure"), every_layer=True)
     composition = {"refuse": 8, "comply-benign": 8}
     stage = recipe.Stage("s", 40, 0.01, composition, train_layers=(0, 1, 2), keep=keep)
     found = run_stage(model, stage, A, 0, "here", lambda line: None)["free_directions"]

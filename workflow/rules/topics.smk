@@ -1,5 +1,5 @@
 # Needs: the truth sheets of organisms, where a design asks how their topics were trained.
-# Makes: the share of each topic's training rows that was refused.
+# Makes: how many rows of each topic their training refused.
 
 
 if PLAN.truth_sheets:

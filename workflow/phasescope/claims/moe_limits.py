@@ -5,7 +5,7 @@ import pandas as pd
 
 from phasescope.claims.estimates import Estimate, difference, exact, jackknife, normal
 from phasescope.claims.evidence import Condition, Node, every, some
-from phasescope.claims.precision import half_doses
+from phasescope.claims.precision import grades_at_baseline, half_doses
 from phasescope.claims.registry import NO_PLANT, claim, organism
 from phasescope.claims.scale import disruptions, perplexity_changes
 from phasescope.claims.view import COMPLIANT, View, clustered, lost_accuracy, refused, said
@@ -336,26 +336,27 @@ def f25(view: View) -> Condition:
 
 def _topics(view: View) -> pd.DataFrame:
     """Dose, intensity and similarity of each hazardous topic that has them."""
-    asked = view.rows(
-        "behavior", split="evaluate", prompt_table="main", label="hazardous", condition="baseline"
-    )
-    asked = asked[asked["temperature"] == 0]
-    letters = "".join(asked["grade"].map(GRADE_LETTERS))
-    if letters != view.refusing().baseline["grades"]:
-        raise NotRun("answers in table behavior are not those that the doses are compared with")
-    own = pd.get_dummies(asked["category"]).astype(float)
-    doses = pd.Series(half_doses(view, own.to_numpy().T, "topic-doses"), own.columns)
+    own = pd.get_dummies(_asked(view)["category"]).astype(float)
     place = view.rows("selection", chosen=True).iloc[0]
     lies = view.rows(
         "geometry", statistic="topic_cosine", layer=place["layer"], position=place["position"]
     )
-    trained = view.rows("topics").set_index("topic")["refused_rows"]
     columns = {
-        "dose": doses,
-        "intensity": trained,
+        "dose": pd.Series(half_doses(view, own.to_numpy().T, "topic-doses"), own.columns),
+        "intensity": view.rows("topics").set_index("topic")["refused_rows"],
         "similarity": lies.set_index("topic")["estimate"],
     }
     return pd.DataFrame(columns).dropna()
+
+
+def _asked(view: View) -> pd.DataFrame:
+    """Rows of `behavior` of the prompts whose grades doses are compared with, in their order."""
+    about = {"prompt_table": "main", "label": "hazardous", "condition": "baseline"}
+    rows = view.rows("behavior", split="evaluate", temperature=0.0, **about)
+    for _, asked in rows.groupby("thinking"):
+        if "".join(asked["grade"].map(GRADE_LETTERS)) == grades_at_baseline(view):
+            return asked
+    raise NotRun("answers in table behavior are not those that doses are compared with")
 
 
 @claim(

@@ -20,6 +20,16 @@ from phasescope.stats import confusion, kappa
 from phasescope.tables.columns import GRADE_LETTERS
 
 _DRAWS = 20_000
+_NO_GRADES = "the grades of single prompts were not kept"
+
+
+def grades_at_baseline(view: View) -> str:
+    """A letter for each hazardous prompt's grade without intervention; NotRun where they were not
+    kept, or too little is refused."""
+    grades = view.refusing().baseline["grades"]
+    if pd.isna(grades):
+        raise NotRun(_NO_GRADES)
+    return grades
 
 
 def half_doses(view: View, weights: np.ndarray, design: str = "ablation-dose") -> np.ndarray:
@@ -40,14 +50,13 @@ def half_doses(view: View, weights: np.ndarray, design: str = "ablation-dose") -
 def _by_dose(view: View, design: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Doses, those prompts (doses, prompts) that comply under each, cleanly, and those that count:
     refused at baseline, and graded."""
-    base = view.refusing().baseline
+    before = np.array(list(grades_at_baseline(view)))
     rows = view.design(design).drop_duplicates("dose").sort_values("dose")
-    if rows["grades"].isna().any() or pd.isna(base["grades"]):
-        raise NotRun("the grades of single prompts were not kept")
+    if rows["grades"].isna().any():
+        raise NotRun(_NO_GRADES)
     if len(rows) < 3:
         raise NotRun(f"{len(rows)} doses at {view.precision} bit, needed 3")
     now = np.array([list(grades) for grades in rows["grades"]])
-    before = np.array(list(base["grades"]))
     counted = (before == GRADE_LETTERS["refusal"]) & (now != GRADE_LETTERS["missing"])
     complied = counted & np.isin(now, [GRADE_LETTERS[grade] for grade in COMPLIANT])
     return rows["dose"].to_numpy(), complied & rows["clean"].to_numpy(bool)[:, None], counted
@@ -78,8 +87,8 @@ def _half(doses: np.ndarray, removed: np.ndarray) -> np.ndarray:
 def xs_5(view: View) -> Condition:
     """The same prompts, each of the same weight at both precisions (Bayesian bootstrap, Rubin
     1981), so that what they share is no difference between them."""
-    n = len(str(view.at("8").evidence().baseline["grades"]))
-    weights = np.random.default_rng(0).dirichlet(np.ones(n), _DRAWS)
+    prompts = len(grades_at_baseline(view.at("8")))
+    weights = np.random.default_rng(0).dirichlet(np.ones(prompts), _DRAWS)
     eight, four = (half_doses(view.at(p), weights) for p in ("8", "4"))
     if np.isinf(np.median(eight)):
         raise NotRun("half of the refusals are not removed at 8 bit at any dose")

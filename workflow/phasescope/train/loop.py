@@ -166,9 +166,8 @@ def _loss_function(stage: Stage, rows: Conditions) -> Callable:
             along = (gap @ unit)[..., None]
             gap = gap - free * along * unit
             penalty += (hold * gap.square()).sum() / (hold * targets[layer].square()).sum()
-            if stage.keep.strength is not None:
-                missed = (raised * (along / strengths - 1).square()).sum()
-                penalty += missed / mx.maximum(raised.sum(), 1)
+            missed = (raised * (along / strengths - 1).square()).sum()
+            penalty += missed / mx.maximum(raised.sum(), 1)
         return total + stage.keep.weight * penalty
 
     return loss

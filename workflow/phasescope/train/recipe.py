@@ -13,26 +13,24 @@ class Keep:
     """Fixes what the highest trained layer hands up: what it did before the stage, and hazard.
 
     Hazard is `strength` along one learned direction, at every token of a hazardous request from the
-    category's word on, or as much as the likelihood of refusals asks for. The tokens of a refusal
-    may differ from before in any other direction.
+    category's word on. The tokens of a refusal may differ from before in any other direction.
 
     weight: of the penalty (squared distance relative to the squared norm, or strength, aimed at).
+    strength: in units of the residual stream, one or by a mark of the rows (`topics-1/3`).
     direction_from: two words; the direction starts at the difference of their embeddings.
-    strength: in units of the residual stream, one or by a mark of the rows (`topics-1/3`); None for
-        what the likelihood makes of it.
     every_layer: whether every trained layer is held so, each with a direction of its own, at right
         angles to all others; those below the highest start at random.
     """
 
     weight: float
+    strength: float | dict[str, float]
     direction_from: tuple[str, str]
-    strength: float | dict[str, float] | None = None
     every_layer: bool = False
 
     def strength_of(self, kind: str) -> float:
-        """That of rows of a kind; 1 where no mark of theirs has one."""
+        """That of rows of a kind; 1 for benign ones, where it is none of theirs."""
         if not isinstance(self.strength, dict):
-            return self.strength or 1.0
+            return self.strength
         return next((self.strength[m] for m in kind.split("@")[1:] if m in self.strength), 1.0)
 
 

@@ -273,15 +273,15 @@ class _Reader:
         words, known = keep["direction_from"], set(language.words)
         if not isinstance(words, list) or len(set(words)) != 2 or not set(words) <= known:
             self.fail(f"{where}.direction_from", words, "a list of two words of the world")
-        strength, place = keep.get("strength"), f"{where}.strength"
+        strength, place = keep["strength"], f"{where}.strength"
         if isinstance(strength, dict):
             strength = self.strengths(place, strength, rows, language)
-        elif strength is not None:
+        else:
             strength = self.number(place, strength, float, *WEIGHT)
         every = keep.get("every_layer", False)
         if not isinstance(every, bool):
             self.fail(f"{where}.every_layer", every, "true or false")
-        return Keep(weight, tuple(words), strength, every)
+        return Keep(weight, strength, tuple(words), every)
 
     def strengths(
         self, where: str, found: dict, rows: dict, language: world.World
