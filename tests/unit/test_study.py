@@ -285,6 +285,20 @@ def test_the_controls_of_claims_run_every_design_and_survey():
         assert known == set(config[key]), f"{key}: {known ^ set(config[key])}"
 
 
+def test_how_topics_were_trained_is_told_where_a_design_asks(monkeypatch):
+    """If it failed, f25 would have doses and nothing to compare them with."""
+    monkeypatch.chdir(ROOT)
+    config = {"study": "mine", "sheet": "resources/organisms/controls.tsv", "precisions": [16]}
+    config |= {"models": ["circuit"], "prompts": "resources/prompts/world-a.tsv"}
+    without = plan_study(config | {"designs": ["ablation-dose"]}, ["c.yaml"])
+    assert not without.truth_sheets and "topics" not in without.tables
+    found = plan_study(config | {"designs": ["topic-doses"]}, ["c.yaml"])
+    assert found.truth_sheets == {"circuit": "resources/organisms/circuit"}
+    assert "topics" in found.tables
+    fresh = plan_study(config | {"designs": ["topic-doses"], "seeds": [5]}, ["c.yaml"])
+    assert fresh.truth_sheets == {"circuit-seed5": "results/mine/organisms/circuit-seed5"}
+
+
 def test_controls_run_what_their_claims_read():
     """If it failed, a claim could never be calibrated, for want of a table."""
     sheet = {m.id: m for m in read_sheet(ROOT / "resources/organisms/controls.tsv")}
