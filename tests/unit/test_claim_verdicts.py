@@ -487,6 +487,15 @@ def test_doses_of_a_table_without_grades_are_not_compared():
     assert "grades of single prompts were not kept" in found[0]["reason"]
 
 
+def test_topics_of_a_model_whose_training_nobody_knows_are_not_judged():
+    """If it failed, a reader of a real study would be told of a table that is missing."""
+    rows = {name: r for name, r in topics(True).items() if name != "topics"}
+    tables = {name: frame_of(name, r) for name, r in rows.items()}
+    tables["cells"] = frame_of("cells", cells("16"))
+    (found,) = judged(tables, LIMITS, [CLAIMS["f25"]])
+    assert found["verdict"] == "not_run" and "known of organisms only" in found["reason"]
+
+
 def test_layers_are_counted_at_each_position_by_itself():
     """If it failed, a direction read where nothing hangs on it would hide a collapse elsewhere."""
     edits = [

@@ -337,12 +337,15 @@ def f25(view: View) -> Condition:
 def _topics(view: View) -> pd.DataFrame:
     """Dose, intensity and similarity of each hazardous topic that has them."""
     own = pd.get_dummies(_asked(view)["category"]).astype(float)
+    doses = pd.Series(half_doses(view, own.to_numpy().T, "topic-doses"), own.columns)
+    if "topics" not in view.tables:
+        raise NotRun("how topics were trained is known of organisms only")
     place = view.rows("selection", chosen=True).iloc[0]
     lies = view.rows(
         "geometry", statistic="topic_cosine", layer=place["layer"], position=place["position"]
     )
     columns = {
-        "dose": pd.Series(half_doses(view, own.to_numpy().T, "topic-doses"), own.columns),
+        "dose": doses,
         "intensity": view.rows("topics").set_index("topic")["refused_rows"],
         "similarity": lies.set_index("topic")["estimate"],
     }
