@@ -14,7 +14,7 @@ RESERVED = frozenset(
         *("all", "train", "fetch", "prompt_table", "quantize", "audit", "probe"),
         *("select_direction", "intervene", "cohere", "survey", "calibration_sets", "endpoints"),
         *("collect", "compare", "classify", "calibrate", "fit_thresholds", "report", "figures"),
-        *("claims", "survival", "writers", "organisms", "prompts"),
+        *("claims", "survival", "writers", "topics", "organisms", "prompts"),
     )
 )
 _PLACES = ("folder", "prompts", "recipe")
