@@ -34,6 +34,7 @@ _KEYS = {
         "min_hazardous",
         "min_shams",
         "min_models",
+        "min_topics",
         "min_samples",
         "min_reliability",
         "min_removal",

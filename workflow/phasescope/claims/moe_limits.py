@@ -13,8 +13,6 @@ from phasescope.errors import NotRun
 from phasescope.stats import unique_shares
 from phasescope.tables.columns import GRADE_LETTERS
 
-_MIN_TOPICS = 8  # whose ranks are compared
-
 
 def _fall(base: pd.Series, row: pd.Series) -> Estimate:
     """Fall of the share of hazardous prompts refused."""
@@ -311,7 +309,7 @@ def f23(view: View) -> Node:
     "variance that training intensity alone explains (number of the topic's rows that training "
     "refused) less what similarity alone explains (cosine of its direction with that of the "
     "others), both ranked: squared semipartial rank correlations",
-    keys=("min_share_difference",),
+    keys=("min_share_difference", "min_topics"),
     scope="cell",
     positive=organism("graded-topics"),
     negative=organism("uniform-topics"),
@@ -320,8 +318,8 @@ def f25(view: View) -> Condition:
     """Intensity is known of organisms only. Partial correlations proper would not do: where one
     cause explains nearly all, the other's is a large share of next to nothing."""
     topics = _topics(view)
-    if len(topics) < _MIN_TOPICS:
-        raise NotRun(f"{len(topics)} topics have all three, needed {_MIN_TOPICS}")
+    if len(topics) < view.limit("min_topics"):
+        raise NotRun(f"{len(topics)} topics have all three, needed {view.limit('min_topics'):g}")
     if topics["dose"].nunique() == 1:
         raise NotRun("all topics yield at one dose")
     ranks = topics[["dose", "intensity", "similarity"]].rank().to_numpy()

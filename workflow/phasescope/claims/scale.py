@@ -222,7 +222,7 @@ def xs_10(view: View) -> Node:
     designs=("expert-silencing",),
     statistic="over topics: rank correlation of the fall of refusal and the fall of knowledge; "
     "fall of knowledge beyond that under matched experts (share)",
-    keys=("min_topic_correlation", "min_knowledge_loss"),
+    keys=("min_topic_correlation", "min_knowledge_loss", "min_topics"),
     scope="cell",
     positive=organism("shared-experts"),
     negative=organism("three-pathway"),
@@ -237,8 +237,8 @@ def xs_11(view: View) -> Node:
     if not {name, "baseline"} <= set(known["condition"]) & set(asked["condition"]):
         raise NotRun(f"knowledge was not asked for under design {name}")
     falls = pd.concat([_fall_by_topic(asked, name), _fall_by_topic(known, name)], axis=1).dropna()
-    if len(falls) < 5:
-        raise NotRun(f"{len(falls)} topics have requests and knowledge questions, needed 5")
+    if len(falls) < (least := view.limit("min_topics")):
+        raise NotRun(f"{len(falls)} topics have requests and knowledge questions, needed {least:g}")
     correlation = spearman(falls.iloc[:, 0].to_numpy(), falls.iloc[:, 1].to_numpy())
     right = known.groupby("condition")["hit"].agg(["sum", "size"])
     before, after = (tuple(map(int, right.loc[c])) for c in ("baseline", name))
