@@ -30,6 +30,7 @@ PHASES = {
     "helpful-only": "none",
     "circuit": "deletable_circuit",
     "circuit-small": "deletable_circuit",
+    "circuit-large": "deletable_circuit",
     "three-pathway": "three_pathway",
     "tangle": "reasoning_tangle",
     "holographic": "holographic",
