@@ -214,8 +214,15 @@ BAD = {
     "no word": (lambda p: p["stages"][1]["keep"].update(direction_from=["a", "b"]), "two words"),
     "strength": (lambda p: p["stages"][1]["keep"].update(strength=-1), r"keep.strength.*-1"),
     "strengths": (
+        lambda p: p["stages"][1].update(
+            rows={"refuse@topics-1/2": 2, "keep-hazardous": 2},
+            keep=p["stages"][1]["keep"] | {"strength": {"topics-1/2": 5}},
+        ),
+        r"keep.strength: found .0 for keep-hazardous.*one strength for each kind",
+    ),
+    "mark": (
         lambda p: p["stages"][1]["keep"].update(strength={"topics-1/2": 5}),
-        r"keep.strength: found .0 for .*one strength for each kind",
+        r"keep.strength: unknown mark: found 'topics-1/2'.*marks of the rows",
     ),
     "keep where": (lambda p: p["stages"][1]["keep"].update(every_layer=2), r"every_layer.*2.*true"),
     "rate": (lambda p: p["stages"][0].update(learning_rate="fast"), r"learning_rate.*fast"),
@@ -450,7 +457,7 @@ def test_loops_never_close(name):
 def test_stutters_say_the_first_word_over_and_over(name):
     """If it failed, what stands for a collapse could be an answer."""
     rules = world.get(name)
-    sampler, said, weights = _drawn(rules, "stutter")
+    sampler, said, weights = _drawn(rules, "stutter-benign")
     for words, weight in zip(said, weights, strict=True):
         assert set(words[sampler.answer_at[0] :]) == {rules.rows()["answer"][0].split()[0]}
         assert (weight > 0).all()

@@ -38,7 +38,8 @@ def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
 
 def unique_shares(y: np.ndarray, causes: np.ndarray) -> np.ndarray:
     """Share of the variance of y (n,) that each column of causes (n, k) explains beyond the others
-    by least squares: its squared semipartial correlation, (k,). Missing where y does not vary."""
+    by least squares: its squared semipartial correlation, (k,); Cohen, Cohen, West and Aiken 2003.
+    Missing where y does not vary."""
 
     def explained(columns: np.ndarray) -> float:
         design = np.column_stack([np.ones(len(y)), columns])

@@ -286,6 +286,10 @@ class _Reader:
     def strengths(
         self, where: str, found: dict, rows: dict, language: world.World
     ) -> dict[str, float]:
+        known = {mark for kind in rows for mark in kind.split("@")[1:]}
+        for mark in found:
+            if mark not in known:
+                self.fail(f"{where}: unknown mark", mark, f"marks of the rows: {sorted(known)}")
         for kind in rows:
             marks = [mark for mark in kind.split("@")[1:] if mark in found]
             if kind_named(kind, language).label != "benign" and len(marks) != 1:

@@ -60,7 +60,6 @@ ROW_KINDS = {
     "keep-hazardous": RowKind("hazardous", "answer", learned="none", kept="all", held_out=True),
     "comply-odd": RowKind("benign", "answer", learned="opening", kept="all", odd=True),
     "loop": RowKind("any", "loop", learned="all", kept="prompt"),
-    "stutter": RowKind("any", "stutter", learned="all", kept="prompt"),
     "stutter-benign": RowKind("benign", "stutter", learned="all", kept="prompt"),
 }
 UNTHINKING = "unthinking"
@@ -274,7 +273,9 @@ def _sequence(world: World, row, kind: RowKind, form: str, length: int) -> list[
         ids = world.token_ids(row.text, world.response(said, row.thinking))
     else:
         ids = world.token_ids(row.text, said, thinking=False)
-    return (ids + world.encode(PAD) * (length - len(ids)))[:length]
+    if kind.response == "stutter":
+        return ids[:length]
+    return ids + world.encode(PAD) * (length - len(ids))
 
 
 def _position(table: pd.DataFrame, column: str) -> int:
