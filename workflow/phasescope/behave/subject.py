@@ -72,7 +72,7 @@ class Subject:
         return rows if label is None else rows[rows["label"] == label].reset_index(drop=True)
 
     def topics(self, split: str, label: str = "benign") -> np.ndarray:
-        """Topic of each matched pair of a split, (pairs,): the category of its prompt of a label."""
+        """Topic of each matched pair of a split: category of its prompt of a label (pairs,)."""
         return self.prompts(split, label)["category"].to_numpy()
 
     def rendered(self, split: str, label: str | None = None, *, thinking: bool) -> list[list[int]]:
