@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.support.wait import WebDriverWait
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from synthetic_study import HOSTILE, SyntheticStudy, demo, frontier
@@ -78,6 +79,9 @@ class Reader:
         for log in ("browser", "performance"):
             self.browser.get_log(log)
         self.browser.get(self.pages[name].as_uri() + anchor)
+        parsed = "return document.URL !== 'about:blank' && document.readyState === 'complete'"
+        # on a busy machine the driver may return while the page is still being parsed
+        WebDriverWait(self.browser, 60).until(lambda browser: browser.execute_script(parsed))
 
     def cdp(self, command, **arguments):
         return self.browser.execute_cdp_cmd(command, arguments)
