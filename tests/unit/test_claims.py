@@ -330,16 +330,34 @@ def test_what_nobody_can_plant_stays_uncalibrated():
     assert kept["verdict"] == "uncalibrated" and "no plant known" in kept["reason"]
 
 
-def test_what_one_control_came_out_as_is_told():
-    """If it failed, a study would hide that it ran one of a claim's two controls."""
+def known(record, *own):
+    """Whether xs-3 is calibrated where a study's own lines stand beside a record, and why."""
+    own = [line | {"made_by": "study here"} for line in own]
+    return calibration.state_of(CLAIMS["xs-3"], claims.known(own, record, LIMITS), LIMITS)
+
+
+def test_a_study_counts_beside_the_record():
+    """Two organisms say little: one that fails by chance would take a claim off."""
     record = lines("xs-3", (5, 5), (5, 5))
-    own = lines("xs-3", (1, 2), (0, 2))[:1] + lines("xs-7", (2, 2), (2, 2))[1:]
-    found = claims.known(own, record)
-    assert [
-        x for x in found if x["claim"] == "xs-3"
-    ] == record  # both of the record, not one of own
-    good, said = calibration.state_of(CLAIMS["xs-7"], found, LIMITS)
-    assert not good and said == "positive not run yet, negative 2 of 2 right"
+    assert known(record) == (True, "positive 5 of 5 right, negative 5 of 5 right")
+    good, said = known(record, *lines("xs-3", (1, 2), (2, 2)))
+    assert good and said == "positive 6 of 7 right, negative 7 of 7 right"
+    assert not known(lines("xs-3", (4, 5), (5, 5)), *lines("xs-3", (1, 2), (2, 2)))[0]
+    positive, _ = lines("xs-3", (2, 2), (2, 2))
+    assert known([], positive) == (False, "positive 2 of 2 right, negative not run yet")
+
+
+def test_a_machine_on_which_controls_fail_is_told_by_its_own():
+    """A record of another machine would hide that this one measures wrongly."""
+    record = lines("xs-3", (50, 50), (50, 50))
+    good, said = known(record, *lines("xs-3", (2, 2), (0, 2)))
+    assert not good and said == "positive 2 of 2 right, negative 0 of 2 right"
+    positive, _ = lines("xs-3", (0, 2), (0, 2))
+    assert known(record, positive) == (False, "positive 0 of 2 right, negative not run yet")
+
+
+def test_why_a_claim_is_not_calibrated():
+    """A control that was never made would read as one that failed."""
     absent = replace(CLAIMS["xs-7"], positive=organism("circuit", "unheard-of"))
     assert calibration.state_of(absent, [], LIMITS) == (
         False,

@@ -17,7 +17,7 @@ with job(snakemake):
     trained = "calibration" in dict(snakemake.output.items())
     triples = claims.claim_calibration(tables, thresholds, found, organisms, simulate=trained)
     own = claims.counted(triples, thresholds, f"study {snakemake.params.study}")
-    lines = claims.known(own, claims.read_record(Path(snakemake.input.record)))
+    lines = claims.known(own, claims.read_record(Path(snakemake.input.record)), thresholds)
     rows = claims.under_control(found, lines, thresholds, dict(snakemake.params.grading))
     rows = [row | {"thresholds_sha256": version} for row in rows]
     where = provenance({"organisms": organisms}, thresholds_sha256=version)

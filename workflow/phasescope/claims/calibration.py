@@ -4,7 +4,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
+from scipy.stats import binomtest
 
+from phasescope.claims.estimates import ALPHA
 from phasescope.claims.judging import judged
 from phasescope.claims.registry import CLAIMS, NO_PLANT, Claim, Control
 from phasescope.claims.simulated import SIMULATED
@@ -222,15 +224,18 @@ def _not_run(control: Control) -> str:
     return "not run yet"
 
 
-def known(own: list[dict], record: list[dict]) -> list[dict]:
-    """Lines that decide: a study's own where it has both controls of a claim, else the record's;
-    where the record has none, what the study has."""
-    sides: dict[str, set] = {}
-    for line in own:
-        sides.setdefault(line["claim"], set()).add(line["control"])
-    recorded = {line["claim"] for line in record}
-    used = {c for c, found in sides.items() if len(found) == 2 or c not in recorded}
-    return [x for x in own if x["claim"] in used] + [x for x in record if x["claim"] not in used]
+def known(own: list[dict], record: list[dict], thresholds: dict) -> list[dict]:
+    """Lines that decide: the record with a study's own, since a control or two says little; of a
+    claim whose controls came out wrong here more often than chance allows where `min_right` holds
+    (one-sided exact binomial test of a side), the study's own alone."""
+    least = thresholds["claims"]["min_right"]
+    wrong = {x["claim"] for x in own if _rarer(x["right"], x["n"], least)}
+    together = [x for x in pooled(own, record) if x["claim"] not in wrong]
+    return together + [x for x in own if x["claim"] in wrong]
+
+
+def _rarer(right: int, n: int, share: float) -> bool:
+    return binomtest(right, n, share, alternative="less").pvalue < ALPHA
 
 
 def pooled(own: list[dict], record: list[dict]) -> list[dict]:
