@@ -4,7 +4,7 @@ import ast
 import hashlib
 import json
 import platform
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,11 +34,16 @@ def sha256_file(path: Path) -> str:
 def environment() -> dict[str, str]:
     """Versions of phasescope, Python and the packages that numbers depend on, and the BLAS."""
     found = {"phasescope": phasescope.__version__, "python": platform.python_version()}
-    found |= {name: version(name) for name in PACKAGES}
+    found |= _versions()
     return found | {"blas": fast_blas.name(), "machine": platform.machine()}
 
 
-@lru_cache
+@cache
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in PACKAGES}
+
+
+@cache
 def _imported_modules(path: Path) -> frozenset[Path]:
     """Library modules that a Python file imports, by reading it, not by running it."""
     names = set()
@@ -63,7 +68,7 @@ def _room(module: Path) -> Path:
     return LIBRARY / first
 
 
-@lru_cache
+@cache
 def _room_files(room: Path) -> tuple[Path, ...]:
     return tuple(sorted(room.rglob("*.py"))) if room.is_dir() else (room,)
 
@@ -89,7 +94,7 @@ def rooms_hash(*names: str) -> str:
     return digest.hexdigest()[:16]
 
 
-@lru_cache
+@cache
 def fingerprint(script: Path) -> str:
     """Hash of the source of every library room that `script` imports.
 
