@@ -14,23 +14,33 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="phasescope-tests-")
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    """Path of the page of a synthetic study, by a name: built once a run, by the process of xdist
-    that asks first; the tables lie beside it."""
+def once(tmp_path_factory):
+    """A folder by its name, made once a run: by the process of xdist that asks first."""
     from filelock import FileLock
 
-    from phasescope.report import build
-
     own = tmp_path_factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "pages"
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     shared.mkdir(exist_ok=True)
 
-    def page(name, study):
-        path = shared / name / "index.html"
+    def folder(name, make):
+        done = shared / f"{name}.done"
         with FileLock(shared / f"{name}.lock"):
-            if not path.is_file():
-                build(study().write(path.parent), path)
-        return path
+            if not done.exists():
+                make(shared / name)
+                done.touch()
+        return shared / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def built(once):
+    """Path of the page of a synthetic study, by a name; the tables lie beside it."""
+    from phasescope.report import build
+
+    def page(name, study):
+        made = once(name, lambda folder: build(study().write(folder), folder / "index.html"))
+        return made / "index.html"
 
     return page
 

@@ -99,12 +99,14 @@ def project(tmp_path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def _finished(tmp_path_factory) -> Project:
-    project = copy_project(tmp_path_factory.mktemp("finished") / "project")
-    result = project.snakemake()
-    assert result.returncode == 0, result.stdout
-    project.path("console.txt").write_text(result.stdout)
-    return project
+def _finished(once) -> Project:
+    def run(folder):
+        project = copy_project(folder)
+        result = project.snakemake()
+        assert result.returncode == 0, result.stdout
+        project.path("console.txt").write_text(result.stdout)
+
+    return Project(once("finished", run))
 
 
 @pytest.fixture

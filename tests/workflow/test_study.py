@@ -196,7 +196,7 @@ def test_survival_runs_alone_where_it_is_named_and_says_what_it_lacks(finished):
     llama.cpp would stop."""
     finished.edit("config/small.yaml", "keep_text", "survival: [gguf]\nkeep_text")
     assert finished.would_run() == {"survival": 2} | JOINS
-    assert finished.snakemake().returncode == 0
+    assert finished.snakemake("results/small/survival.parquet").returncode == 0
     found = phasescope.read(finished.path("results/small"))["survival"]
     said = {model: " ".join(rows["reason"].dropna()) for model, rows in found.groupby("model")}
     assert "make gguf" in said["circuit"] and "no refusal among" in said["helpful-only"], said
