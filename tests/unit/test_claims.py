@@ -439,6 +439,25 @@ def test_calibration_knows_endpoints_in_any_order_and_quantized_controls():
     assert right["f15", "negative"]
 
 
+def test_controls_of_exports_are_one_organism_s():
+    """An organism that no float16 holds would be taken for an edit that its export lost."""
+    models = ("circuit-seed1", "circuit-seed2", "brittle-answers-seed1")
+    organisms = {m: dict(zip(("organism", "seed"), m.split("-seed"), strict=True)) for m in models}
+    verdicts = [
+        {"claim": "xs-14", "model": model, "subject": f"{export}, F16, weight projection"}
+        | {"verdict": "supported" if lost else "refuted"}
+        for model in models
+        for export, lost in (("mlx_lm", True), ("as_published", model.startswith("brittle")))
+    ]
+    triples = claims.claim_calibration(
+        {"cells": cells(*models)}, LIMITS, verdicts, organisms, simulate=False
+    )
+    own = [t for t in triples if t["claim"] == "xs-14"]
+    assert [(t["control"], t["organism"], t["seed"], t["right"]) for t in own] == [
+        (side, "circuit", seed, True) for side in ("positive", "negative") for seed in ("1", "2")
+    ]
+
+
 def test_the_record_that_ships_is_read(tmp_path):
     """A record of other claims, or of none, would pass for a calibration."""
     assert {line["claim"] for line in claims.read_record()} <= set(CLAIMS)

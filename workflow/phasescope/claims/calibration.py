@@ -89,18 +89,24 @@ def _came_out(claim, side, control, own, tables, thresholds, organisms) -> Itera
         for seed in SIMULATIONS:
             simulated = SIMULATED[claim.id](side == "positive", seed)
             yield {"seed": seed} | _strongest(pd.DataFrame(judged(simulated, thresholds, [claim])))
-    elif control.kind != "organisms":
-        here = own[own["subject"].fillna("").map(lambda s: _about(s) == set(control.names))]
-        if len(here):
-            yield _strongest(here)
-    elif claim.scope == "study":
+    elif control.kind == "organisms" and claim.scope == "study":
         yield from _together(claim, control, tables, thresholds, organisms)
-    else:
+    elif control.kind == "organisms" or control.of:
+        of = (control.of,) if control.of else control.names
+        here = own if control.kind == "organisms" else _named(own, control)
         for model, facts in organisms.items():
-            here = own[own["model"] == model]
-            if facts["organism"] in control.names and len(here):
+            rows = here[here["model"] == model]
+            if facts["organism"] in of and len(rows):
                 made = {"organism": facts["organism"], "seed": facts["seed"]}
-                yield made | {"made_by": facts.get("recipe")} | _strongest(here)
+                made |= {"made_by": facts.get("recipe")} if control.kind == "organisms" else {}
+                yield made | _strongest(rows)
+    elif len(here := _named(own, control)):
+        yield _strongest(here)
+
+
+def _named(own: pd.DataFrame, control: Control) -> pd.DataFrame:
+    """Verdicts on the writers, exports or endpoints that a control names."""
+    return own[own["subject"].fillna("").map(lambda s: _about(s) == set(control.names))]
 
 
 def _alone(claim, models: list[str], tables, thresholds) -> pd.DataFrame:

@@ -18,8 +18,8 @@ from phasescope.errors import NotRun
     "that is still removed in llama.cpp; the edit is lost if one of them is below the limit",
     keys=("max_survival",),
     scope="model",
-    positive=Control("checkpoint", ("mlx_lm",)),
-    negative=Control("checkpoint", ("as_published",)),
+    positive=Control("checkpoint", ("mlx_lm",), of="circuit"),
+    negative=Control("checkpoint", ("as_published",), of="circuit"),
 )
 def xs_14(view: View) -> dict[str, Node]:
     """One verdict an export, file type and edit; edits that removed nothing at 16 bit are left out.

@@ -21,14 +21,16 @@ class Control:
     """What a claim must come out as right on.
 
     names: organisms (ids in their sheet; several: compared together), writers, checkpoints, or
-    endpoints of the calibration study; of arithmetic ones, the process that is simulated.
+    endpoints of the calibration study; of arithmetic ones, the process that is simulated. of: the
+    organism whose checkpoints they are; what other organisms are exported to says other things.
     """
 
     kind: str
     names: tuple[str, ...] = ()
+    of: str | None = None
 
     def __str__(self) -> str:
-        names = ", ".join(self.names)
+        names = ", ".join(self.names) + (f" of {self.of}" if self.of else "")
         if self.kind == "organisms":
             return names
         return f"{self.kind}: {names}" if names else self.kind
