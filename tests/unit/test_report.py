@@ -410,6 +410,11 @@ def test_provenance_names_versions_weights_and_the_command(small):
         assert fact in section
     assert hashlib.sha256(b"circuit").hexdigest() in section
     assert "snakemake circuit --configfile results/synthetic/config.yaml" in section
+    assert re.search(
+        r"rm -r results/synthetic/[\w-]+/(16|8|4)\s"
+        r"snakemake --configfile results/synthetic/config.yaml",
+        section,
+    )
 
 
 def test_every_declared_value_has_a_look_or_a_name():

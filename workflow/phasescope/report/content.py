@@ -242,5 +242,17 @@ def cell_rows(study: Study) -> list[dict]:
 
 def commands(study: Study) -> list[str]:
     """The command that reruns each model of this study."""
-    config = shlex.quote(f"results/{study.id}/config.yaml")
-    return [f"snakemake {shlex.quote(m.id)} --configfile {config}" for m in study.models]
+    return [f"snakemake {shlex.quote(m.id)} {_configured(study)}" for m in study.models]
+
+
+def anew(study: Study) -> list[str]:
+    """Commands that measure one cell anew, the first that has a phase; none where none has."""
+    cells = ((m.id, v) for m in study.models for v in m.verdicts if v["phase"] != "not_run")
+    for model, verdict in cells:
+        folder = shlex.quote(f"results/{study.id}/{model}/{verdict['precision']}")
+        return [f"rm -r {folder}", f"snakemake {_configured(study)}"]
+    return []
+
+
+def _configured(study: Study) -> str:
+    return f"--configfile {shlex.quote(f'results/{study.id}/config.yaml')}"

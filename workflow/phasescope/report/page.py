@@ -78,6 +78,7 @@ def page_contents(study: Study, models: Sequence[str] = ()) -> dict:
         "provenance": content.provenance_rows(study),
         "cells": content.cell_rows(study),
         "commands": content.commands(study),
+        "anew": content.anew(study),
         "downloads": content.downloads(study) | content.points(sections),
         "configuration": yaml.safe_dump(dict(study.config), sort_keys=False, allow_unicode=True),
         "organisms": "organisms" in str(study.config.get("sheet", "")),
