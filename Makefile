@@ -40,7 +40,7 @@ demo: .venv/run.stamp  ## run the demonstration study (minutes) and say where it
 	@echo "== Report: reports/demo/index.html"
 
 test: .venv/test.stamp  ## run every test, linter and format check
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-gguf: .venv/test.stamp .gguf/stamp  ## convert organisms with llama.cpp, run and grade them there, measure edits
 	@$(BIN)/python -m pytest tests/gguf
