@@ -18,8 +18,7 @@ from phasescope.matrix.sources import Source
 from phasescope.tables.provenance import sha256_json
 
 _FP8_BLOCK = 128
-_READ_AT_ONCE = 14  # tensors that MLX reads before it drops the first of their sources
-_LAYOUT = 1  # of what is remembered: counts up when it changes
+_LAYOUT = 2  # of what is remembered: counts up when it changes
 _TWO = 2  # bytes of a 16-bit float
 
 
@@ -29,10 +28,9 @@ class Weights:
 
     parameters, active_parameters: of the language model, all and used per token; ballast: elements
     of what the checkpoint holds beside it (vision, multi-token prediction); source_bytes: of the
-    16-bit checkpoint's files; file_bytes: tensors' bytes at this precision; read_bytes: largest
-    tensors that are read at a time, at 16 bit; largest: elements of the largest tensor. written,
-    written_bytes, largest_written: the same of the projections that write into the residual
-    stream, which weight edits replace.
+    16-bit checkpoint's files; file_bytes: tensors' bytes at this precision; largest: elements of
+    the largest tensor. written, written_bytes, largest_written: the same of the projections that
+    write into the residual stream, which weight edits replace.
     """
 
     parameters: int
@@ -40,7 +38,6 @@ class Weights:
     ballast: int
     source_bytes: int
     file_bytes: int
-    read_bytes: int
     largest: int
     written: int
     written_bytes: int
@@ -51,10 +48,10 @@ class Weights:
         return float(self.file_bytes if metal else 4 * self.parameters)
 
     def loading_bytes(self, metal: bool, precision: str) -> float:
-        """What else is in memory while the weights are read, bytes."""
-        if metal:
-            return 2.0 * self.largest * _TWO if precision == "16" else 0.0
-        return float(self.read_bytes)
+        """What else is in memory while the weights are read, one tensor after another, bytes: the
+        largest at 16 bit, and experts stacked from it. Quantized tensors are read as they are on
+        Metal, and made numbers on the CPU."""
+        return 0.0 if metal and precision != "16" else 2.0 * self.largest * _TWO
 
     def editing_bytes(self, metal: bool) -> tuple[float, float]:
         """What a weight edit adds: originals beside the edited projections, for as long as it
@@ -71,7 +68,7 @@ def from_sheet(parameters: float, active: float, precision: str, group_size: int
     each = bits / 8 + (0 if bits == 16 else 2 * _TWO / group_size)
     n = int(parameters)
     size = math.ceil(each * n)
-    return Weights(n, int(active), 0, _TWO * n, size, n // 10, n // 100, n // 3, size // 3, n // 99)
+    return Weights(n, int(active), 0, _TWO * n, size, n // 100, n // 3, size // 3, n // 99)
 
 
 def weights_of(source: Source, precision: str, group_size: int) -> Weights:
@@ -105,8 +102,7 @@ def _count(source: Source, precision: str, group_size: int) -> Weights:
 
     model = _build(source, cast=precision != "16")
     flat = dict(tree_flatten(model.parameters()))
-    total = sum(a.size for a in flat.values())
-    sizes = sorted((a.size for a in flat.values()), reverse=True)
+    sizes = [a.size for a in flat.values()]
     ballast = _ballast(source.config)
     on_disk = _source_bytes(flat, source.config) + _TWO * ballast
     active = _active(flat, source.config)
@@ -115,13 +111,12 @@ def _count(source: Source, precision: str, group_size: int) -> Weights:
     stored = {name: a.nbytes for name, a in tree_flatten(model.parameters())}
     written = [a.size for name, a in flat.items() if _writes(name)]
     return Weights(
-        parameters=total,
+        parameters=sum(sizes),
         active_parameters=active,
         ballast=ballast,
         source_bytes=on_disk,
         file_bytes=sum(stored.values()),
-        read_bytes=_TWO * sum(sizes[:_READ_AT_ONCE]),
-        largest=sizes[0],
+        largest=max(sizes),
         written=sum(written),
         written_bytes=sum(size for name, size in stored.items() if _writes(name)),
         largest_written=max(written),

@@ -122,7 +122,8 @@ def load_any(folder: Path) -> tuple[nn.Module, TokenizerWrapper]:
     else:
         recurrence.install()
         model = to_float32(model)
-    mx.eval(model.parameters())
+    for _, value in tree_flatten(model.parameters()):
+        mx.eval(value)  # one by one: of all at once MLX reads more ahead the busier the machine is
     mx.clear_cache()  # what loading held, or an earlier model, is the next job's to use
     return model, tokenizer
 
