@@ -3,11 +3,13 @@
 import math
 
 import numpy as np
+import pandas as pd
 from scipy.special import gammaln
 
 from phasescope.stats.intervals import wilson
 
 _STATES = 200_000  # of the exact count; beyond it, tables are drawn
+_TRIALS = 100_000  # beyond them a state no longer fits 64 bits
 _DRAWS = 100_000
 
 
@@ -28,18 +30,23 @@ def homogeneity(hits: np.ndarray, n: np.ndarray) -> float:
         return math.nan
     chances = [_log_choose(size) for size in n]
     observed = sum(c[h] for c, h in zip(chances, hits, strict=True)) + 1e-7
-    sums, weights, tables = np.zeros(1, int), np.zeros(1), np.ones(1)
-    for place, chance in enumerate(chances):
-        sums = (sums[:, None] + np.arange(len(chance))).ravel()
-        weights = np.round((weights[:, None] + chance).ravel(), 9)
-        tables = np.repeat(tables, len(chance))
+    if n.sum() > _TRIALS:
+        return _drawn(chances, hits, n, observed)
+    # a state is a log weight, to nine decimals, and a sum of hits in one integer; large groups
+    # first leave the fewest states on the way
+    base = n.sum() + 1
+    states, tables, left = np.zeros(1, np.int64), np.ones(1), n.sum()
+    for place in np.argsort(-n, kind="stable"):
+        own = np.rint(chances[place] * 1e9).astype(np.int64) * base + np.arange(n[place] + 1)
+        states, tables = (states[:, None] + own).ravel(), np.repeat(tables, len(own))
+        left -= n[place]
         # what the remaining groups can still bring to the observed sum
-        keep = (sums <= hits.sum()) & (sums >= hits.sum() - n[place + 1 :].sum())
-        states, which = np.unique(sums[keep] + 1j * weights[keep], return_inverse=True)
+        keep = (states % base <= hits.sum()) & (states % base >= hits.sum() - left)
+        which, states = pd.factorize(states[keep])
         tables = np.bincount(which, tables[keep])
-        sums, weights = states.real.astype(int), states.imag
-        if len(sums) > _STATES:
+        if len(states) > _STATES:
             return _drawn(chances, hits, n, observed)
+    weights = states // base / 1e9
     shares = tables * np.exp(weights - _log_choose(n.sum())[hits.sum()])
     return float(min(1.0, shares[weights <= observed].sum()))
 
