@@ -4,6 +4,7 @@ import ast
 import hashlib
 import json
 import platform
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -43,11 +44,19 @@ def _versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """What is inside a node, expressions left out: no import is in them, and most nodes are."""
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, ast.expr):
+            yield child
+            yield from _statements(child)
+
+
 @cache
 def _imported_modules(path: Path) -> frozenset[Path]:
     """Library modules that a Python file imports, by reading it, not by running it."""
     names = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _statements(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
