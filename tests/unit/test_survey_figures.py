@@ -308,6 +308,6 @@ def test_hostile_strings_stay_text_in_these_figures_too(tmp_path):
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "<img" not in page
     assert html.unescape(page).count(HOSTILE) > 10
-    write_figures(folder, tmp_path / "figures")
+    write_figures(folder, tmp_path / "figures", models=[HOSTILE])
     names = {p.stem.split("-")[0] for p in (tmp_path / "figures").glob("*.pdf")}
     assert {"factorial", "routing", "trajectories", "survival"} <= names
