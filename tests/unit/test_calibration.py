@@ -4,13 +4,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from statsmodels.stats.proportion import proportion_confint
 
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import from_seeds, read_sheet
-from phasescope.phases import beside_truth, calibration_summary, fit_thresholds, in_words, to_run
+from phasescope.phases import (
+    beside_truth,
+    calibration_summary,
+    fit_thresholds,
+    in_words,
+    limits_of,
+    read_record,
+    to_run,
+    with_record,
+    write_record,
+)
 from phasescope.stats import clustered_wilson
 from phasescope.tables import frame_of
 from phasescope.tables.schemas import PHASES
@@ -200,3 +211,40 @@ def test_what_fits_is_not_what_reports(trained, thresholds):
     assert whole.loc[("as shipped", "report"), "right"] == 0.5
     one = {name: facts for name, facts in trained.items() if facts["seed"] == 1}
     assert fit_thresholds(found, one, thresholds, seed=0) == []
+
+
+def test_a_record_keeps_what_was_measured_last(calibrated, thresholds, tmp_path):
+    """If it failed, a cell would count twice, or a verdict by other thresholds as one by these."""
+    found, _ = calibrated
+    first = with_record(found, thresholds, "study one", pd.DataFrame())
+    assert len(first) == len(found) and first["right"].sum() == found["right"].sum()
+    write_record(tmp_path / "phases.tsv", first)
+    kept = read_record(tmp_path / "phases.tsv")
+    assert kept["right"].tolist() == first["right"].tolist()
+    assert set(kept["truth"]) == {"none", "three_pathway"}  # the word none is a phase, not a gap
+    other = thresholds | {"phases": thresholds["phases"] | {"min_full": 0.6}}
+    again = with_record(found[found["model"] == "b-seed2"], other, "study two", kept)
+    assert len(again) == len(found)
+    newer = again[again["made_by"] == "study two"]
+    assert set(newer["model"]) == {"b-seed2"} and set(newer["limits"]) == {limits_of(other)}
+    assert limits_of(other) != limits_of(thresholds) == limits_of(thresholds | {"claims": {}})
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "model\tlimits\n", "truth\tlimits\tmade_by\nhappy\tx\ty\n"]
+)
+def test_a_faulty_record_is_told(tmp_path, content):
+    """If it failed, a page would call an instrument calibrated by a table of something else."""
+    path = tmp_path / "phases.tsv"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(PhasescopeError, match=r"phases\.tsv: not a record of calibrated phases"):
+        read_record(path)
+
+
+def test_the_record_that_ships_holds_for_the_thresholds_that_ship(thresholds):
+    """If it failed, every page would say that nothing is known of its phases."""
+    record = read_record()
+    now = record[record["limits"] == limits_of(thresholds)]
+    assert set(now["truth"]) == {p for p in PHASES if p not in ("indeterminate", "not_run")}
+    assert now["right"].mean() >= 0.95

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from phasescope.cli import main
 from phasescope.comparisons import (
@@ -20,7 +21,7 @@ from phasescope.comparisons import (
     published,
 )
 from phasescope.errors import PhasescopeError
-from phasescope.phases import beside_truth, calibration_summary
+from phasescope.phases import beside_truth, calibration_summary, limits_of, read_record
 from phasescope.report import build, findings, formats, write_figures
 from phasescope.report.names import PHASES, PRETTY
 from phasescope.report.study import TABLES, load
@@ -520,6 +521,24 @@ def test_published_stands_beside_measured(tmp_path, thresholds):
     assert "#rates" not in page_of(demo(), tmp_path / "without").values("href")
 
 
+def test_any_page_says_how_often_phases_come_out_right(tmp_path, thresholds):
+    """A reader of a study of real models could not tell whether to trust it."""
+    record = read_record()
+    now = record[record["limits"] == limits_of(thresholds)]
+    page = page_of(demo(), tmp_path / "shipped")
+    said = " ".join(" ".join(page.words).split())
+    n = f"Of {len(now)} cells of organisms whose phase was planted, that phase came out in"
+    assert f"{n} {now['right'].sum()} (" in said and "This study trained no organism." in said
+    assert "from seeds 105" in said and "thresholds fitted" not in said.lower()
+    limits = yaml.safe_load(Path("config/thresholds.yaml").read_text())
+    limits["phases"]["min_full"] = 0.6
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(limits))
+    page = page_of(demo(thresholds=str(tmp_path / "other.yaml")), tmp_path / "other")
+    said = " ".join(" ".join(page.words).split())
+    assert "right by these thresholds is not known" in said and n not in said
+    assert "the record that ships is of others" in said
+
+
 def test_a_calibration_study_says_how_often_it_is_right(tmp_path):
     """A reader who cannot see how the instrument did on known mechanisms has to believe it."""
     study = demo()
@@ -544,5 +563,6 @@ def test_a_calibration_study_says_how_often_it_is_right(tmp_path):
     build(study.write(tmp_path), tmp_path / "index.html")
     words = " ".join(" ".join(Page((tmp_path / "index.html").read_text()).words).split())
     assert "trained afresh from seeds 105 and 106: circuit and helpful-only" in words
+    assert "This study trained no organism" not in words
     assert "is what the planted phase lets expect in 0.50" in words and "of 2 organisms" in words
     assert "phases.min_full 0.50 0.50 to 0.50 0.50" in words

@@ -124,14 +124,27 @@ def _claims(options: argparse.Namespace) -> None:
         found = read_table(study_folder(options.study) / "claims.parquet")
         print(claims.verdict_tables(found))
         return
-    if options.record is None:
-        print(claims.listing(thresholds))
-        return
-    path = study_folder(options.record) / "calibration_claims.parquet"
-    triples = read_table(path).to_dict("records")
-    own = claims.counted(triples, thresholds, f"study {options.record}")
+    print(claims.listing(thresholds))
+
+
+_RECORDED = ("calibration", "calibration_claims")  # tables of a calibration study
+
+
+def _record(options: argparse.Namespace) -> None:
+    from phasescope import claims, phases
+    from phasescope.tables import frame_of, read_table, study_folder
+
+    thresholds, made_by = _thresholds(options), f"study {options.study}"
+    folder = study_folder(options.study)
+    found, triples = (read_table(folder / f"{t}.parquet") for t in _RECORDED)
+    own = claims.counted(triples.to_dict("records"), thresholds, made_by)
     lines = claims.pooled(own, claims.read_record())
+    record = phases.with_record(found, thresholds, made_by, phases.read_record())
     claims.write_record(claims.RECORD, lines)
+    phases.write_record(phases.RECORD, record)
+    now = record[record["limits"] == phases.limits_of(thresholds)]
+    summary = frame_of("calibration_summary", phases.calibration_summary(now))
+    print(f"phases, {phases.in_words(summary)}")
     print(claims.in_words(lines, thresholds))
 
 
@@ -279,12 +292,17 @@ def parser() -> argparse.ArgumentParser:
     )
     claims.add_argument("--thresholds", **limits)
     claims.add_argument("--study", help="study (id or folder) whose verdicts are shown")
-    claims.add_argument(
-        "--record",
-        metavar="STUDY",
-        help="take what the controls of a calibration study came out as into the record that ships",
-    )
     claims.set_defaults(run=_claims)
+
+    record = commands.add_parser(
+        "record",
+        help="take what a calibration study came out as into the records that ship",
+        description="Phases of organisms whose phase was planted, and controls of claims, beside "
+        "those of other studies; what the same study or cell said before is replaced.",
+    )
+    record.add_argument("study", help="calibration study (id or folder)")
+    record.add_argument("--thresholds", **limits)
+    record.set_defaults(run=_record)
 
     explain = commands.add_parser(
         "explain", help="a claim: statement, source, statistic, thresholds, controls, evidence"

@@ -1,4 +1,5 @@
-# Needs: the study-wide tables, the merged configuration, the page's template.
+# Needs: the study-wide tables, the merged configuration, the record of calibrated phases, the
+# page's template.
 # Makes: the report, one self-contained page, and its figures as PDF and PNG. Both are marked for
 # Snakemake's own report (`snakemake --report FILE`).
 
@@ -7,6 +8,7 @@ rule report:
     input:
         tables=[f"{RESULTS}/{name}.parquet" for name in PLAN.tables],
         config=f"{RESULTS}/config.yaml",
+        record=local("resources/calibration/phases.tsv"),
         template=local(template_files()),
     output:
         report(

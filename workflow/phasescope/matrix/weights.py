@@ -48,10 +48,12 @@ class Weights:
         return float(self.file_bytes if metal else 4 * self.parameters)
 
     def loading_bytes(self, metal: bool, precision: str) -> float:
-        """What else is in memory while the weights are read, one tensor after another, bytes: the
-        largest at 16 bit, and experts stacked from it. Quantized tensors are read as they are on
-        Metal, and made numbers on the CPU."""
-        return 0.0 if metal and precision != "16" else 2.0 * self.largest * _TWO
+        """What else is in memory while the weights are read, one tensor after another, bytes. At
+        16 bit a tensor as stored, and experts stacked from it; quantized ones are read as they are
+        on Metal, and on the CPU unpacked to integers and to numbers of 32 bits."""
+        if precision == "16":
+            return 2.0 * self.largest * _TWO
+        return 0.0 if metal else 2.0 * self.largest * 2 * _TWO
 
     def editing_bytes(self, metal: bool) -> tuple[float, float]:
         """What a weight edit adds: originals beside the edited projections, for as long as it

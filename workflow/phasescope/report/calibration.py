@@ -1,7 +1,9 @@
-"""The calibration section: verdicts on organisms whose phase was planted."""
+"""The calibration section: verdicts on organisms whose phase was planted, the study's or the
+record's."""
 
 import pandas as pd
 
+from phasescope.phases import calibration_summary, limits_of, read_record
 from phasescope.report.names import PHASES
 from phasescope.report.study import Study, records
 from phasescope.tables.schemas import UNSEEN
@@ -9,9 +11,8 @@ from phasescope.tables.schemas import UNSEEN
 _SHARES = ("right", "wrong", "indeterminate")
 
 
-def shares(study: Study) -> list[dict]:
+def shares(summary: pd.DataFrame) -> list[dict]:
     """A row a precision: shares of cells that came out right, wrong and indeterminate."""
-    summary = study.tables["calibration_summary"]
     rows = []
     for precision, own in summary.groupby("precision", sort=False):
         by = {row["statistic"]: row for row in records(own)}
@@ -19,25 +20,22 @@ def shares(study: Study) -> list[dict]:
     return rows
 
 
-def confusion(study: Study) -> list[dict]:
+def confusion(summary: pd.DataFrame) -> list[dict]:
     """A row a planted phase, over all precisions: the share of cells that came out as each."""
-    summary = study.tables["calibration_summary"]
     own = summary[(summary["precision"] == "all") & (summary["statistic"] == "confusion")]
     by = {(row["truth"], row["phase"]): row for row in records(own)}
     truths = [phase for phase in PHASES if (phase, phase) in by]
     return [{"truth": t, "cells": [by[t, phase] for phase in PHASES]} for t in truths]
 
 
-def sureness(study: Study) -> list[dict]:
+def sureness(summary: pd.DataFrame) -> list[dict]:
     """A row a range of probability, over all precisions: how often such verdicts are right."""
-    summary = study.tables["calibration_summary"]
     return records(summary[(summary["precision"] == "all") & (summary["statistic"] == "right_at")])
 
 
-def unseen(study: Study) -> dict | None:
+def unseen(cells: pd.DataFrame, summary: pd.DataFrame) -> dict | None:
     """By planted phase, how many organisms the interventions that no training saw say what of;
     the share of right ones. None where they were not measured."""
-    cells, summary = study.tables["calibration"], study.tables["calibration_summary"]
     cells = cells[cells["held_out"].notna()]
     share = summary[(summary["precision"] == "all") & (summary["statistic"] == "right_held_out")]
     if cells.empty or share.empty:
@@ -76,18 +74,29 @@ def refitted(study: Study) -> list[dict]:
     return records(fits[fits["value"].isna()])
 
 
-def section(study: Study) -> dict | None:
-    """What the section shows; None for a study that trained no organism of known phase."""
-    if study.tables.get("calibration") is None or study.tables["calibration"].empty:
-        return None
-    cells = study.tables["calibration"]
+def section(study: Study) -> dict:
+    """What the section shows: the study's own organisms of known phase or, where it trained none,
+    the record that ships; without cells where the record is of other thresholds."""
+    cells, summary = (study.tables.get(t) for t in ("calibration", "calibration_summary"))
+    own = cells is not None and not cells.empty
+    if not own:
+        record = read_record()
+        known = study.thresholds and limits_of(study.thresholds)
+        cells = record[record["limits"] == known]
+        summary = pd.DataFrame(calibration_summary(cells)) if len(cells) else None
+    if not len(cells):
+        return {"cells": 0}
     return {
-        "shares": shares(study),
-        "confusion": confusion(study),
-        "sureness": sureness(study),
-        "unseen": unseen(study),
-        "thresholds": thresholds(study),
-        "refitted": refitted(study),
+        "own": own,
+        "cells": len(cells),
+        "right": int(cells["right"].sum()),
+        "wrong": int(cells["wrong"].sum()),
+        "shares": shares(summary),
+        "confusion": confusion(summary),
+        "sureness": sureness(summary),
+        "unseen": unseen(cells, summary),
+        "thresholds": thresholds(study) if own else [],
+        "refitted": refitted(study) if own else [],
         "phases": list(PHASES),
         "seeds": [str(seed) for seed in sorted({int(seed) for seed in cells["seed"]})],
         "organisms": list(dict.fromkeys(cells["organism"])),

@@ -179,10 +179,11 @@ class Study:
 
     def limit(self, section: str, key: str) -> float | None:
         """A threshold of the study; None where its file is not here."""
-        return self._thresholds.get(section, {}).get(key)
+        return self.thresholds.get(section, {}).get(key)
 
     @cached_property
-    def _thresholds(self) -> Mapping:
+    def thresholds(self) -> Mapping:
+        """The thresholds that its configuration names; empty where their file is gone."""
         path = Path(str(self.config.get("thresholds", "config/thresholds.yaml")))
         return read_thresholds(path) if path.is_file() else {}
 

@@ -3,6 +3,7 @@
 from phasescope.tables.files import atomic_file, atomic_folder
 from phasescope.tables.schemas import SCHEMAS, arrow_schema
 from phasescope.tables.store import (
+    check_frame,
     frame_of,
     join_tables,
     read,
@@ -19,6 +20,7 @@ __all__ = [
     "arrow_schema",
     "atomic_file",
     "atomic_folder",
+    "check_frame",
     "frame_of",
     "join_tables",
     "read",

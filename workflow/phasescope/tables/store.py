@@ -21,7 +21,9 @@ _PART_ROWS = 100_000
 _UNREADABLE = (pa.ArrowException, OSError, ValueError, UnicodeDecodeError)
 
 
-def _check(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None:
+def check_frame(frame: pd.DataFrame, columns: tuple[Column, ...], where: str) -> None:
+    """Raises PhasescopeError, which begins with `where`, for a frame that does not follow a schema:
+    names and order of columns, gaps, values that are not allowed."""
     declared = [c.name for c in columns]
     if list(frame.columns) != declared:
         missing = [c for c in declared if c not in frame.columns]
@@ -88,7 +90,7 @@ def write_table(path: Path, frame: pd.DataFrame, table: str, provenance: dict[st
     `provenance` goes into the Parquet metadata. Raises PhasescopeError where the frame does not
     follow the schema; nothing is written then.
     """
-    _check(frame, SCHEMAS[table], f"{path} ({table})")
+    check_frame(frame, SCHEMAS[table], f"{path} ({table})")
     metadata = _metadata(table, provenance)
     schema = arrow_schema(table)
     try:
@@ -147,7 +149,7 @@ def _checked(tables: dict[Path, pa.Table], table: str) -> list[pa.Table]:
             raise Damaged(path, f"{path} ({table}): types of columns do not follow the schema")
     bare = [one.replace_schema_metadata() for one in tables.values()]
     try:
-        _check(pa.concat_tables(bare).to_pandas(), SCHEMAS[table], table)
+        check_frame(pa.concat_tables(bare).to_pandas(), SCHEMAS[table], table)
     except PhasescopeError:
         for path in tables:
             read_table(path)
@@ -206,7 +208,7 @@ def read_table(path: Path) -> pd.DataFrame:
     name, table = _read(path)
     try:
         frame = table.to_pandas()
-        _check(frame, SCHEMAS[name], f"{path} ({name})")
+        check_frame(frame, SCHEMAS[name], f"{path} ({name})")
     except (PhasescopeError, *_UNREADABLE) as error:
         raise Damaged(path, str(error)) from None
     return frame
@@ -238,7 +240,7 @@ def read_rows(path: Path, keep: pc.Expression) -> pd.DataFrame:
         raise _unreadable(path, error) from error
     name, frame = _provenance(table.schema.metadata).get("table"), table.to_pandas()
     try:
-        _check(frame, SCHEMAS.get(name, ()), f"{path} ({name})")
+        check_frame(frame, SCHEMAS.get(name, ()), f"{path} ({name})")
     except PhasescopeError as error:
         raise Damaged(path, str(error)) from None
     return frame
