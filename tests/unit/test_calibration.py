@@ -9,6 +9,9 @@ import pytest
 import yaml
 from statsmodels.stats.proportion import proportion_confint
 
+import phasescope.phases
+from phasescope import claims
+from phasescope.cli import main
 from phasescope.errors import PhasescopeError
 from phasescope.matrix import from_seeds, read_sheet
 from phasescope.phases import (
@@ -23,7 +26,7 @@ from phasescope.phases import (
     write_record,
 )
 from phasescope.stats import clustered_wilson
-from phasescope.tables import frame_of
+from phasescope.tables import frame_of, write_table
 from phasescope.tables.schemas import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -248,3 +251,28 @@ def test_the_record_that_ships_holds_for_the_thresholds_that_ship(thresholds):
     now = record[record["limits"] == limits_of(thresholds)]
     assert set(now["truth"]) == {p for p in PHASES if p not in ("indeterminate", "not_run")}
     assert now["right"].mean() >= 0.95
+
+
+def test_a_study_is_taken_into_both_records(calibrated, monkeypatch, tmp_path, capsys):
+    """If it failed, what a calibration of hours found would not reach the next page."""
+    found, _ = calibrated
+    triple = {"claim": "xs-3", "control": "positive", "kind": "organisms", "names": "circuit"}
+    triple |= {"organism": "circuit", "seed": 1, "expected": "supported"}
+    triple |= {"verdict": "supported", "right": True}
+    for name, frame in (
+        ("calibration", found),
+        ("calibration_claims", frame_of("calibration_claims", [triple])),
+    ):
+        (tmp_path / "new").mkdir(exist_ok=True)
+        write_table(tmp_path / "new" / f"{name}.parquet", frame, name, {})
+    monkeypatch.setattr(phasescope.phases, "RECORD", tmp_path / "phases.tsv")
+    monkeypatch.setattr(claims, "RECORD", tmp_path / "claims.tsv")
+    assert main(["record", str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out
+    assert "phases, all precisions: " in said and "54 calibrated" in said
+    before, after = read_record(), read_record(tmp_path / "phases.tsv")
+    assert len(after) == len(before) + len(found)
+    lines = claims.read_record(tmp_path / "claims.tsv")
+    (own,) = [line for line in lines if line["made_by"] == "study new"]
+    assert (own["claim"], own["control"], own["right"], own["n"]) == ("xs-3", "positive", 1, 1)
+    assert len(lines) == len(claims.read_record()) + 1

@@ -134,8 +134,8 @@ def _record(options: argparse.Namespace) -> None:
     from phasescope import claims, phases
     from phasescope.tables import frame_of, read_table, study_folder
 
-    thresholds, made_by = _thresholds(options), f"study {options.study}"
-    folder = study_folder(options.study)
+    thresholds, folder = _thresholds(options), study_folder(options.study)
+    made_by = f"study {folder.name}"
     found, triples = (read_table(folder / f"{t}.parquet") for t in _RECORDED)
     own = claims.counted(triples.to_dict("records"), thresholds, made_by)
     lines = claims.pooled(own, claims.read_record())
