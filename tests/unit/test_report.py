@@ -499,7 +499,7 @@ def test_figures_of_one_page_share_no_id_and_leak_no_style():
         inline_svg("<svg", "fig-x", "t", "d")
 
 
-def test_published_stands_beside_measured(tmp_path, thresholds):
+def test_published_stands_beside_measured(tmp_path, thresholds, small):
     """If it failed, a reader would not see that the published pair rests on 27 answers."""
     study = demo()
     answers = frame_of("behavior", study.rows["behavior"])
@@ -518,7 +518,7 @@ def test_published_stands_beside_measured(tmp_path, thresholds):
     assert "Mistral Large 3 - DeepSeek V3.2" in section and "inconclusive" in section
     assert "helpful-only" in section and "equal models: up to" in section
     assert "#rates" in page.values("href")
-    assert "#rates" not in page_of(demo(), tmp_path / "without").values("href")
+    assert "#rates" not in small.values("href")
 
 
 def test_any_page_says_how_often_phases_come_out_right(tmp_path, thresholds):

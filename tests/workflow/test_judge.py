@@ -38,7 +38,7 @@ def test_a_judge_grades_a_whole_study(project):
     always = rows["answer"].iloc[0]
     with serving(reader) as judge, serving(lambda body: always) as server:
         _study(project, judge.url, server.url)
-        result = project.snakemake()
+        result = project.snakemake("reports/small/index.html")
         assert result.returncode == 0, result.stdout
     tables = phasescope.read(project.path("results/small"))
     (phase,) = tables["phases"].to_dict("records")
