@@ -1,6 +1,8 @@
 """A study of two cells from the sheet to the report, and reruns of its parts."""
 
+import html
 import re
+import shutil
 from collections import Counter
 
 import pytest
@@ -141,6 +143,16 @@ def test_one_model_one_stage_one_cell(finished):
     finished.path(table).unlink()
     assert finished.would_run("circuit") == {"circuit": 1} | CELL_RULES
     assert finished.would_run("helpful-only") == {}
+
+
+def test_one_cell_anew_as_the_page_says(finished):
+    """If it failed, a reader who follows the page would measure nothing, or everything again."""
+    page = html.unescape(finished.path("reports/small/index.html").read_text())
+    said = r"rm -r (results/small/[\w-]+/16)\s+snakemake --configfile (\S+)</pre>"
+    cell, config = re.search(said, page).groups()
+    assert finished.would_run(config=config) == {}
+    shutil.rmtree(finished.path(cell))
+    assert finished.would_run(config=config) == CELL_RULES | JOINS | {"quantize": 1}
 
 
 def test_a_fresh_model_target_makes_only_that_model(project):

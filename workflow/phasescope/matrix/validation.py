@@ -90,7 +90,8 @@ def first_error(value, schema: dict) -> jsonschema.ValidationError | None:
 
 
 def validated_config(config: dict, files: list[str]) -> dict:
-    """The configuration with defaults filled in.
+    """The configuration with defaults filled in, its keys in one order: Snakemake compares params
+    as text, and the copy in a study's results is sorted.
 
     `files` are the configuration files it was merged from, for the message. Raises
     PhasescopeError with the file, the key, what was found and what is allowed.
@@ -100,4 +101,4 @@ def validated_config(config: dict, files: list[str]) -> dict:
     if error := first_error(config, schema):
         raise PhasescopeError(f"{' + '.join(files)}: {explain(error, 'key')}")
     defaults = {k: v["default"] for k, v in schema["properties"].items() if "default" in v}
-    return defaults | config
+    return json.loads(json.dumps(defaults | config, sort_keys=True))
