@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from phasescope.errors import PhasescopeError, shown
@@ -27,7 +28,9 @@ def with_record(
     same cells (organism, seed, precision)."""
     own = found.assign(limits=limits_of(thresholds), made_by=made_by)
     together = pd.concat([record, own], ignore_index=True)
-    return together.drop_duplicates(_CELL, keep="last").sort_values(_CELL, ignore_index=True)
+    kept = together.drop_duplicates(_CELL, keep="last")
+    bits = kept["precision"].astype(int)
+    return kept.iloc[np.lexsort((-bits, kept["seed"], kept["organism"]))].reset_index(drop=True)
 
 
 def write_record(path: Path, record: pd.DataFrame) -> None:

@@ -20,12 +20,12 @@ def shares(summary: pd.DataFrame) -> list[dict]:
     return rows
 
 
-def confusion(summary: pd.DataFrame) -> list[dict]:
+def confusion(summary: pd.DataFrame, phases: list[str]) -> list[dict]:
     """A row a planted phase, over all precisions: the share of cells that came out as each."""
     own = summary[(summary["precision"] == "all") & (summary["statistic"] == "confusion")]
     by = {(row["truth"], row["phase"]): row for row in records(own)}
     truths = [phase for phase in PHASES if (phase, phase) in by]
-    return [{"truth": t, "cells": [by[t, phase] for phase in PHASES]} for t in truths]
+    return [{"truth": t, "cells": [by[t, phase] for phase in phases]} for t in truths]
 
 
 def sureness(summary: pd.DataFrame) -> list[dict]:
@@ -86,18 +86,19 @@ def section(study: Study) -> dict:
         summary = pd.DataFrame(calibration_summary(cells)) if len(cells) else None
     if not len(cells):
         return {"cells": 0}
+    phases = [p for p in PHASES if p != "not_run" or p in set(cells["phase"])]
     return {
         "own": own,
         "cells": len(cells),
         "right": int(cells["right"].sum()),
         "wrong": int(cells["wrong"].sum()),
         "shares": shares(summary),
-        "confusion": confusion(summary),
+        "confusion": confusion(summary, phases),
         "sureness": sureness(summary),
         "unseen": unseen(cells, summary),
         "thresholds": thresholds(study) if own else [],
         "refitted": refitted(study) if own else [],
-        "phases": list(PHASES),
+        "phases": phases,
         "seeds": [str(seed) for seed in sorted({int(seed) for seed in cells["seed"]})],
         "organisms": list(dict.fromkeys(cells["organism"])),
     }
