@@ -259,7 +259,7 @@ def test_the_finding_says_where_precisions_differ(tmp_path):
     told = findings.plain(findings.sentence(load(study.write(tmp_path))))
     assert told == (
         "a holds its refusal in a deletable circuit at 16 and 8 bit (probability >\u00a00.99); "
-        "b is indeterminate at every precision (probability 0.61); 1 of 6 cells was not run."
+        "b is indeterminate at every precision; 1 of 6 cells was not run."
     )
 
 

@@ -69,7 +69,8 @@ def _clause(study: Study, phase: str) -> list[Part]:
         parts += [Part(" "), Part(verb, phase=phase)] if i == 0 else []
         parts.append(Part(f" {_where(study, list(precisions))}"))
     chances = [v["probability"] for m in study.models for v in m.verdicts if v["phase"] == phase]
-    sure = formats.span(chances, formats.probability)
+    # of what is indeterminate the phase is in doubt, not that it is indeterminate
+    sure = phase != "indeterminate" and formats.span(chances, formats.probability)
     return parts + [Part(f" (probability {sure})")] * bool(parts and sure)
 
 

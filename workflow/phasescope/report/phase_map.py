@@ -52,7 +52,8 @@ def _scale(models: list[Model], width: float) -> Scale:
 
 def _label(place: Place, verdict: dict) -> str:
     name = formats.shorten(place.model.id, place.characters)
-    if verdict["phase"] == "not_run" or formats.missing(verdict["probability"]):
+    unnamed = verdict["phase"] in ("indeterminate", "not_run")
+    if unnamed or formats.missing(verdict["probability"]):
         return name
     return f"{name} ({formats.probability(verdict['probability'])})"
 
