@@ -230,6 +230,8 @@ def test_a_record_keeps_what_was_measured_last(calibrated, thresholds, tmp_path)
     assert len(again) == len(found)
     newer = again[again["made_by"] == "study two"]
     assert set(newer["model"]) == {"b-seed2"} and set(newer["limits"]) == {limits_of(other)}
+    half = with_record(found.assign(truth="indeterminate"), thresholds, "study half", kept)
+    assert len(half) == len(kept)
     assert limits_of(other) != limits_of(thresholds) == limits_of(thresholds | {"claims": {}})
 
 

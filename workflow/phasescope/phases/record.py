@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from phasescope.errors import PhasescopeError, shown
+from phasescope.phases.calibration import NAMED
 from phasescope.tables import atomic_file, check_frame, frame_of
 from phasescope.tables.provenance import sha256_json
 from phasescope.tables.schemas import SCHEMAS
@@ -25,8 +26,10 @@ def with_record(
     found: pd.DataFrame, thresholds: dict, made_by: str, record: pd.DataFrame
 ) -> pd.DataFrame:
     """The record with a study's table `calibration`, which replaces what the record has of the
-    same cells (organism, seed, precision)."""
-    own = found.assign(limits=limits_of(thresholds), made_by=made_by)
+    same cells (organism, seed, precision). Plants at half strength, where `indeterminate` is right,
+    are left out: how probable a phase should be there is not known."""
+    whole = found[found["truth"].isin(NAMED)]
+    own = whole.assign(limits=limits_of(thresholds), made_by=made_by)
     together = pd.concat([record, own], ignore_index=True)
     kept = together.drop_duplicates(_CELL, keep="last")
     bits = kept["precision"].astype(int)
