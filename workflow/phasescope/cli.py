@@ -15,6 +15,17 @@ def _train(options: argparse.Namespace) -> None:
     train(options.recipe, options.destination, options.seed)
 
 
+def _truth(options: argparse.Namespace) -> None:
+    from phasescope.tables import atomic_file
+    from phasescope.train import over_seeds, sheets_in
+
+    sheets = sheets_in(options.folders)
+    with atomic_file(options.output) as temporary:
+        over_seeds(sheets).to_csv(temporary, sep="\t", index=False, float_format="%.4g")
+    recipes = {sheet["recipe"] for sheet in sheets}
+    print(f"{options.output}: {len(sheets)} organisms of {len(recipes)} recipes")
+
+
 def _plan(options: argparse.Namespace) -> None:
     from phasescope import planning
     from phasescope.matrix import other_machine
@@ -199,6 +210,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("destination", type=Path, help="checkpoint folder to make")
     train.add_argument("--seed", type=int, required=True, help="seed of weights and batches")
     train.set_defaults(run=_train)
+
+    truth = commands.add_parser(
+        "truth",
+        help="what trained organisms do over seeds, from their sheets",
+        description="For each recipe, condition and share of answers: the seeds, how many failed a "
+        "check of the recipe, mean, standard deviation, least and most. Organisms of an earlier "
+        "version of a recipe that ships are left out.",
+    )
+    truth.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="where they lie")
+    truth.add_argument("--output", type=Path, required=True, help="table (tsv) to write")
+    truth.set_defaults(run=_truth)
 
     plan = commands.add_parser(
         "plan",
