@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -9,8 +10,12 @@ import pytest
 # A test file that imports mlx.core before phasescope would leave every test on mlx's slow BLAS.
 import phasescope  # noqa: F401
 
-# what planning keeps for the next time is no test's, nor the user's from a test
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="phasescope-tests-")
+# what planning keeps for the next time is no test's, nor the user's from a test; xdist's processes
+# inherit one
+_CACHE = "phasescope-tests-"
+if _CACHE not in os.environ.get("XDG_CACHE_HOME", ""):
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix=_CACHE)
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
